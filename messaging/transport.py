@@ -1,0 +1,175 @@
+"""The contract between the bus and a broker.
+
+A broker of one's own is a class with these methods that passes `tests/conformance`. The bus takes
+deliveries in batches and settles them in batches, because everything above it commits in batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from messaging.envelope import Destination, Envelope
+from messaging.errors import PublishError
+
+
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """What a transport keeps; users of the transport and the conformance suite adapt to it."""
+
+    survives_restart: bool
+    """A confirmed message outlives the broker's restart. Where false, see `Outgoing.until_handled`."""
+    delays: bool
+    """`Subscription.retry_later` delays durably; where false, only as long as the process lives."""
+    detects_unroutable: bool
+    """A mandatory message to nowhere ends as `Unroutable`."""
+    dead_letters: bool
+    """What is dead-lettered can be read from the queue `dead_letter_queue(name)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Events of this routing key (wildcards `*` and `#` by words) from this exchange reach the queue."""
+
+    routing_key: str
+    exchange: str = "events"
+    kind: str = "topic"
+    """`topic`, `direct` or `fanout`."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSpec:
+    """A durable queue, declared by whoever consumes it."""
+
+    name: str
+    bindings: tuple[Binding, ...] = ()
+    delivery_limit: int = 20
+    """Redeliveries after which the broker dead-letters a message that kills its consumers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to be published."""
+
+    envelope: Envelope
+    destination: Destination
+    until_handled: bool = False
+    """Confirm only when every consumer it was routed to has settled it (transports that do not
+    survive a restart; others ignore it). For messages whose only durable copy is the sender's outbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message received. Must be settled exactly once through the subscription it came from."""
+
+    envelope: Envelope
+    queue: str
+    tag: int
+    """Rises within one connection of the subscription."""
+    epoch: int
+    """The connection it came on; settling a delivery of a past one does nothing (it will come again)."""
+    attempt: int = 1
+    """1, plus the times it was put off by `retry_later`."""
+    redelivered: bool = False
+    problem: str = ""
+    """Why it cannot be read at all, else empty."""
+
+
+class Subscription(Protocol):
+    """One consumer of one queue: a bounded buffer that fills itself and survives reconnects."""
+
+    @property
+    def queue(self) -> str:
+        """The queue's full name."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Rises with every (re)connection: what was unsettled before comes again."""
+        ...
+
+    async def take(self, limit: int) -> list[Delivery]:
+        """Wait until something is there, then return at most `limit` of it, without waiting for more.
+
+        Cancelling loses nothing. Survives a lost connection or a deleted queue: it goes on waiting.
+
+        Raises:
+            TransportError: the subscription is closed.
+        """
+        ...
+
+    def take_nowait(self, limit: int) -> list[Delivery]:
+        """Return at most `limit` of what is in the buffer right now."""
+        ...
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Settle as handled. On a dead connection: logged and dropped, since they come again."""
+        ...
+
+    async def retry_later(self, delivery: Delivery, after: timedelta) -> None:
+        """Have it delivered again to this queue, not before `after`, with `attempt` one higher."""
+        ...
+
+    async def dead_letter(self, delivery: Delivery, reason: str, detail: str = "") -> None:
+        """Move it to the queue's dead letters with its raw body, its properties and why.
+
+        Settled only after the dead letter is stored.
+        """
+        ...
+
+    async def backlog(self) -> int:
+        """How many messages are ready in the broker or in the buffer and not yet taken."""
+        ...
+
+    async def close(self) -> None:
+        """Stop receiving. What was not taken goes back to the queue; what was taken may still be settled
+        until the transport closes."""
+        ...
+
+
+class Transport(Protocol):
+    """A broker, as much of it as the bus needs."""
+
+    @property
+    def promises(self) -> Promises:
+        """What this broker keeps."""
+        ...
+
+    async def open(self) -> None:
+        """Connect, with bounded patience.
+
+        Raises:
+            TransportError: the broker cannot be reached or refuses us; the text has no password in it.
+        """
+        ...
+
+    async def declare(self, queues: Sequence[QueueSpec]) -> None:
+        """Create queues, exchanges and bindings as described, also again after a reconnect. Idempotent.
+
+        Raises:
+            TopologyMismatch: one exists with another definition.
+        """
+        ...
+
+    async def publish(self, messages: Sequence[Outgoing], *, timeout: timedelta) -> list[PublishError | None]:
+        """Publish all, pipelined, and return one outcome per message in order; None means confirmed.
+
+        An outcome other than None or `Unroutable` or `MessageTooLarge` leaves open whether it arrived.
+        Never raises for a broker that is away: that is an outcome, reached within `timeout`.
+        """
+        ...
+
+    async def subscribe(self, queue: str, *, prefetch_messages: int) -> Subscription:
+        """Consume a declared queue; at most `prefetch_messages` are unsettled at a time."""
+        ...
+
+    async def close(self) -> None:
+        """Disconnect. Idempotent."""
+        ...
+
+
+def dead_letter_queue(queue: str) -> str:
+    """The queue that keeps what was dead-lettered from `queue`."""
+    return f"{queue}.dead"
