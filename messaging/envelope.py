@@ -47,6 +47,8 @@ class Envelope:
     type: str = ""
     correlation_id: str = ""
     reply_to: str = ""
+    """The full name of the queue for the reply, as it stands on the wire: `Transport.full_name(queue)`
+    when asking, `to_reply(envelope.reply_to)` when answering."""
     content_type: str = JSON
     timestamp: datetime | None = None
     app_id: str = ""
@@ -64,11 +66,18 @@ class Destination:
 
     A `mandatory` message must reach at least one queue, else publishing it fails as `Unroutable`;
     events are not mandatory, since nobody may be interested.
+
+    Queues and exchanges are named as the code knows them; the transport puts its prefix before them. An
+    `absolute` destination is a name read off the wire: it is taken as it stands, and its exchange is
+    somebody else's, so it is never declared.
     """
 
     routing_key: str
     exchange: str = ""
     mandatory: bool = True
+    absolute: bool = False
+    kind: str = "topic"
+    """`topic`, `direct` or `fanout`: what the exchange becomes if nobody has declared it yet."""
 
     def __str__(self) -> str:
         return f"exchange {self.exchange!r} key {self.routing_key!r}" if self.exchange else f"queue {self.routing_key!r}"
@@ -77,6 +86,11 @@ class Destination:
 def to_queue(name: str) -> Destination:
     """Straight to one queue; unroutable if nobody has declared it."""
     return Destination(name)
+
+
+def to_reply(reply_to: str) -> Destination:
+    """Straight to the queue that a received command names in its `reply_to`."""
+    return Destination(reply_to, absolute=True)
 
 
 def to_subscribers(wire_name: str, exchange: str = EVENTS_EXCHANGE) -> Destination:

@@ -9,10 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from messaging.envelope import Destination, Envelope
 from messaging.errors import PublishError
+
+# Headers of a dead letter: why, more about it, the full name of the queue it came from, when (ISO 8601).
+DEAD_LETTER_REASON: Final = "dead-letter-reason"
+DEAD_LETTER_DETAIL: Final = "dead-letter-detail"
+DEAD_LETTER_QUEUE: Final = "dead-letter-queue"
+DEAD_LETTER_TIME: Final = "dead-letter-time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,7 @@ class Delivery:
 
     envelope: Envelope
     queue: str
+    """The queue as it was subscribed to, without the transport's prefix."""
     tag: int
     """Rises within one connection of the subscription."""
     epoch: int
@@ -109,13 +116,20 @@ class Subscription(Protocol):
         ...
 
     async def retry_later(self, delivery: Delivery, after: timedelta) -> None:
-        """Have it delivered again to this queue, not before `after`, with `attempt` one higher."""
+        """Have it delivered again to this queue, not before `after`, with `attempt` one higher.
+
+        Raises:
+            PublishError: it could not be put off. The delivery is as unsettled as before.
+        """
         ...
 
     async def dead_letter(self, delivery: Delivery, reason: str, detail: str = "") -> None:
         """Move it to the queue's dead letters with its raw body, its properties and why.
 
-        Settled only after the dead letter is stored.
+        Settled only after the dead letter is stored. Killed in between, it is in both places.
+
+        Raises:
+            PublishError: it could not be stored. The delivery is as unsettled as before.
         """
         ...
 
@@ -137,6 +151,10 @@ class Transport(Protocol):
         """What this broker keeps."""
         ...
 
+    def full_name(self, queue: str) -> str:
+        """The queue's name on the wire, for an `Envelope.reply_to`."""
+        ...
+
     async def open(self) -> None:
         """Connect, with bounded patience.
 
@@ -156,7 +174,8 @@ class Transport(Protocol):
     async def publish(self, messages: Sequence[Outgoing], *, timeout: timedelta) -> list[PublishError | None]:
         """Publish all, pipelined, and return one outcome per message in order; None means confirmed.
 
-        An outcome other than None or `Unroutable` or `MessageTooLarge` leaves open whether it arrived.
+        `NotConfirmed` leaves open whether it arrived; after any other outcome it did not. Two messages
+        with one id are never under way at the same time: the second leaves when the first is settled.
         Never raises for a broker that is away: that is an outcome, reached within `timeout`.
         """
         ...
@@ -166,7 +185,7 @@ class Transport(Protocol):
         ...
 
     async def close(self) -> None:
-        """Disconnect. Idempotent."""
+        """Disconnect; what was not settled goes back to its queue. Idempotent, and bounded in time."""
         ...
 
 
