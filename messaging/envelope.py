@@ -80,7 +80,11 @@ class Destination:
     """`topic`, `direct` or `fanout`: what the exchange becomes if nobody has declared it yet."""
 
     def __str__(self) -> str:
-        return f"exchange {self.exchange!r} key {self.routing_key!r}" if self.exchange else f"queue {self.routing_key!r}"
+        return (
+            f"exchange {self.exchange!r} key {self.routing_key!r}"
+            if self.exchange
+            else f"queue {self.routing_key!r}"
+        )
 
 
 def to_queue(name: str) -> Destination:

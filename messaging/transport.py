@@ -138,8 +138,11 @@ class Subscription(Protocol):
         ...
 
     async def close(self) -> None:
-        """Stop receiving. What was not taken goes back to the queue; what was taken may still be settled
-        until the transport closes."""
+        """Stop receiving.
+
+        What was not taken goes back to the queue; what was taken may still be settled until the
+        transport closes.
+        """
         ...
 
 
