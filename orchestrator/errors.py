@@ -1,0 +1,93 @@
+"""What can go wrong with sagas, by who can act.
+
+    SagaError
+    ├── SagaDefinitionError     the author, when the class is created
+    ├── UnknownSaga             the caller: no saga has this id
+    ├── UnknownDefinition       whoever deploys: this process does not have the saga's code
+    ├── ActionRefused           the operator: the saga's state does not allow this action
+    ├── StateUnusable           the caller: a start's state cannot be stored, or is of another type
+    ├── SchemaMismatch          whoever deploys: `saga migrate`
+    ├── EngineAlreadyRunning    whoever deploys: a SQLite file has one engine
+    ├── InstallationMismatch    whoever deploys: the reply queue belongs to another database
+    └── ConcurrentUpdate        nobody: the work is done again
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+
+class SagaError(Exception):
+    """Base of all errors of this package."""
+
+
+class SagaDefinitionError(SagaError, TypeError):
+    """A saga or a step cannot work as written."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        self.where, self.problem = where, problem
+        super().__init__(f"{where} {problem}.")
+
+
+class UnknownSaga(SagaError, LookupError):
+    """No saga has this id."""
+
+    def __init__(self, saga_id: UUID | str) -> None:
+        self.saga_id = saga_id
+        super().__init__(f"no saga has the id {saga_id}. List them with: saga list")
+
+
+class UnknownDefinition(SagaError, LookupError):
+    """A saga's definition is not registered in this process."""
+
+    def __init__(self, name: str, version: int | None = None, fingerprint: str = "") -> None:
+        self.name, self.version, self.fingerprint = name, version, fingerprint
+        which = f"{name!r}" if version is None else f"{name!r} version {version} ({fingerprint})"
+        super().__init__(f"no saga definition {which} is registered here. Add it to Orchestrator(sagas=[...])")
+
+
+class ActionRefused(SagaError):
+    """An operator's action does not fit the saga's state. Nothing was changed."""
+
+    def __init__(self, saga_id: UUID, action: str, problem: str) -> None:
+        self.saga_id, self.action, self.problem = saga_id, action, problem
+        super().__init__(f"{action} of saga {saga_id} refused: {problem}")
+
+
+class StateUnusable(SagaError, ValueError):
+    """A state cannot be stored, or is not of the saga's state type. Nothing was started."""
+
+    def __init__(self, saga_name: str, problem: str) -> None:
+        self.saga_name, self.problem = saga_name, problem
+        super().__init__(f"state for saga {saga_name!r} cannot be used: {problem}")
+
+
+class SchemaMismatch(SagaError):
+    """The database's schema is not the one this code needs."""
+
+
+class EngineAlreadyRunning(SagaError):
+    """Another process runs the engine on this SQLite file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"another process already runs the engine on {path}. A SQLite file has one engine: "
+            "stop the other one, or use PostgreSQL for several"
+        )
+
+
+class InstallationMismatch(SagaError):
+    """The reply queue was declared for another installation's database."""
+
+
+class ConcurrentUpdate(SagaError):
+    """A saga changed since it was loaded. Nothing was written; the work is done again."""
+
+    def __init__(self, saga_id: UUID, expected_revision: int, found: int | None = None) -> None:
+        self.saga_id, self.expected_revision, self.found = saga_id, expected_revision, found
+        but = "" if found is None else f", found {found}"
+        super().__init__(
+            f"saga {saga_id} changed since it was loaded (expected revision {expected_revision}{but}). "
+            "Nothing was written; it will be decided again"
+        )

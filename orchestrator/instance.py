@@ -1,0 +1,172 @@
+"""A saga as it stands: frozen values which the store keeps and the core computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+
+class SagaStatus(StrEnum):
+    """Where a saga is; the transitions between these stand in `orchestrator.transitions.TRANSITIONS`."""
+
+    RUNNING = "running"
+    COMPENSATING = "compensating"
+    BLOCKED = "blocked"
+    COMPLETED = "completed"
+    COMPENSATED = "compensated"
+    COMPENSATED_WITH_EXCEPTIONS = "compensated_with_exceptions"
+    ABANDONED = "abandoned"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing more happens to such a saga."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset(
+    {
+        SagaStatus.COMPLETED,
+        SagaStatus.COMPENSATED,
+        SagaStatus.COMPENSATED_WITH_EXCEPTIONS,
+        SagaStatus.ABANDONED,
+    }
+)
+
+
+class BlockedReason(StrEnum):
+    """Why a saga needs an operator."""
+
+    RETRIES_EXHAUSTED = "retries_exhausted"
+    PIVOT_UNKNOWN = "pivot_unknown"
+    COMPENSATION_FAILED = "compensation_failed"
+    CODE_ERROR = "code_error"
+    NEEDS_VERSION = "needs_version"
+    CHILD_ABANDONED = "child_abandoned"
+
+
+class StepStatus(StrEnum):
+    """Where one direction of one step is."""
+
+    OUTSTANDING = "outstanding"
+    """A command without a definitive reply; an attempt is out, or waits for its turn to be sent."""
+    WAITING = "waiting"
+    """For an event."""
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+    """The participant answered `failure`: it did not happen."""
+    UNKNOWN = "unknown"
+    """No definitive reply and none is expected any more: it may have happened."""
+    EXPIRED = "expired"
+    """An event did not come in time."""
+    CANCELLED = "cancelled"
+    """A wait ended because the saga turned back. Nothing to undo."""
+    SKIPPED = "skipped"
+    """`when` said no."""
+
+    @property
+    def open(self) -> bool:
+        """Whether something is still awaited."""
+        return self in (StepStatus.OUTSTANDING, StepStatus.WAITING)
+
+
+class Direction(StrEnum):
+    """Of a step's command: forward, or undoing."""
+
+    ACTION = "action"
+    COMPENSATION = "compensation"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StepKey:
+    """Which direction of which step (of which branch, in a ForEach; else empty)."""
+
+    step: str
+    direction: Direction = Direction.ACTION
+    branch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One row of `saga_step`: a command with its attempts, or a wait.
+
+    `body` is the command's JSON text; None on records loaded from a store, which keeps what it has.
+    `send_after` is when the command is due to be sent; None when there is nothing to send.
+    """
+
+    key: StepKey
+    seq: int
+    status: StepStatus
+    started_at: datetime
+    wire_name: str = ""
+    participant: str = ""
+    round: int = 1
+    attempt: int = 1
+    """Rises with every message sent for this record; never reset."""
+    tries: int = 1
+    """Attempts counted by the retry policy; an operator's retry begins it anew."""
+    unanswered: int = 0
+    """Earlier attempts of this round that timed out."""
+    command_id: UUID | None = None
+    compensates: str = ""
+    body: str | None = None
+    send_after: datetime | None = None
+    sent_at: datetime | None = None
+    deadline: datetime | None = None
+    awaited_key: str = ""
+    reply: str | None = None
+    error_code: str = ""
+    error_text: str = ""
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FirstCause:
+    """What made the saga turn back, or block: the first of it, kept for ever."""
+
+    step: str
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The definition an instance belongs to."""
+
+    name: str
+    version: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class SagaInstance:
+    """One row of `saga_instance` with its step records. `state` is the author's state as JSON text.
+
+    `wake_at` is None exactly when the saga is terminal, paused or blocked.
+    """
+
+    id: UUID
+    pin: Pin
+    status: SagaStatus
+    state: str
+    revision: int
+    started_at: datetime
+    updated_at: datetime
+    wake_at: datetime | None
+    business_key: str | None = None
+    seq: int = 0
+    """The highest `StepRecord.seq` given out."""
+    current_step: str = ""
+    """Names of the steps something is awaited from, joined by `, `; for people and SQL."""
+    deadline: datetime | None = None
+    blocked_reason: BlockedReason | None = None
+    blocked_step: str = ""
+    blocked_from: SagaStatus | None = None
+    paused_at: datetime | None = None
+    first_cause: FirstCause | None = None
+    ended_at: datetime | None = None
+    trace: str = ""
+    """W3C traceparent of whoever started it."""
+    steps: Mapping[StepKey, StepRecord] = field(default_factory=dict[StepKey, StepRecord])

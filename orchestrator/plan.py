@@ -1,0 +1,121 @@
+"""A saga's steps compiled once: the tree, the leaves by name, what each sends, and the fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, get_args, get_origin, get_type_hints
+
+from messaging.messages import Command, Event
+
+if TYPE_CHECKING:
+    from orchestrator.definition import Step, WaitForEvent
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLeaf:
+    """A step of the plan that sends a command."""
+
+    step: Step[Any, Any]
+    position: int
+    commands: tuple[type[Command[Any]], ...]
+    compensations: tuple[type[Command[Any]], ...]
+    after_pivot: bool
+
+    @property
+    def name(self) -> str:
+        """The step's name."""
+        return self.step.name
+
+    def command_type(self, wire_name: str) -> type[Command[Any]]:
+        """The class of a command this step has sent; names are kept with the row as first written."""
+        known = (*self.commands, *self.compensations)
+        return next((c for c in known if c.wire_name == wire_name), known[0])
+
+
+@dataclass(frozen=True, slots=True)
+class EventLeaf:
+    """A step of the plan that waits for an event."""
+
+    step: WaitForEvent[Any, Any]
+    position: int
+    event: type[Event]
+    after_pivot: bool
+
+    @property
+    def name(self) -> str:
+        """The step's name."""
+        return self.step.name
+
+
+LeafPlan: TypeAlias = CommandLeaf | EventLeaf
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A group of the plan: in sequence, or all at once."""
+
+    parts: tuple[LeafPlan | Branch, ...]
+    together: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the core walks: a tree whose leaves are looked up by the names the rows have."""
+
+    root: Branch
+    leaves: Mapping[str, LeafPlan]
+    pivot: str
+    fingerprint: str
+    deadline: timedelta | None = None
+
+    def waits(self) -> Iterator[EventLeaf]:
+        """The leaves that wait for events."""
+        return (leaf for leaf in self.leaves.values() if isinstance(leaf, EventLeaf))
+
+
+def fingerprint_of(root: Branch) -> str:
+    """Digest names, kinds, nesting, roles and wire names: what an instance in flight depends on."""
+    text = json.dumps(_shape(root), separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _shape(part: LeafPlan | Branch) -> list[Any]:
+    if isinstance(part, Branch):
+        return ["parallel" if part.together else "sequence", [_shape(p) for p in part.parts]]
+    if isinstance(part, EventLeaf):
+        return ["event", part.name, part.event.wire_name]
+    role = "pivot" if part.step.pivot else "retriable" if part.step.retriable else "compensatable"
+    wire_names = [[c.wire_name for c in part.commands], [c.wire_name for c in part.compensations]]
+    return ["command", part.name, role, *wire_names]
+
+
+def type_arguments(cls: type, origin: type) -> tuple[Any, ...]:
+    """The arguments a class gave to a generic base: `(OrderState, CreditReserved)` of a `Step`.
+
+    Looks through the bases, so a class that inherits from a concrete step has the same arguments.
+    """
+    for klass in cls.__mro__:
+        for base in getattr(klass, "__orig_bases__", ()):
+            if get_origin(base) is origin:
+                arguments = get_args(base)
+                if all(isinstance(argument, type) for argument in arguments):
+                    return arguments
+    return ()
+
+
+def returned_types(method: Any, localns: dict[str, Any] | None = None) -> tuple[type, ...]:
+    """The classes a method's return annotation names; a union gives several, None is left out.
+
+    Raises:
+        NameError: the annotation names something that the module does not have.
+    """
+    hint = get_type_hints(method, localns=localns).get("return")
+    members = get_args(hint) if get_origin(hint) in (Union, _UNION_TYPE) else (hint,)
+    return tuple(m for m in members if isinstance(m, type) and m is not type(None))
+
+
+_UNION_TYPE = type(int | str)

@@ -1,0 +1,138 @@
+"""What a saga is told, and what it decides: the two ends of the pure core."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeAlias
+from uuid import UUID
+
+from messaging.messages import Event
+from orchestrator.instance import SagaInstance, StepKey, StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The saga exists and has written no step yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyReceived:
+    """A participant answered an attempt of a command, found by the command's id alone."""
+
+    key: StepKey
+    round: int
+    attempt: int
+    outcome: str
+    body: str
+    error_code: str = ""
+    moves_deadline_by: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventMatched:
+    """An event came for a waiting step."""
+
+    key: StepKey
+    event_id: UUID
+    body: str
+    arrived_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """It is time to look: whatever is due at `now` is due. Harmless when nothing is."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """An operator or a caller wants the saga undone."""
+
+    reason: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRequested:
+    """An operator wants the blocked step tried again. An empty step means whichever blocks."""
+
+    reason: str
+    step: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeFailed:
+    """A hook of the definition raised while a signal was decided; the signal is kept aside."""
+
+    step: str
+    error: str
+
+
+Incoming: TypeAlias = (
+    Started | ReplyReceived | EventMatched | DeadlinePassed | CancelRequested | RetryRequested | CodeFailed
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something worth keeping that is not in the rows: a line of the saga's history.
+
+    `unusable` says that the message which caused it fits no step and must be kept whole.
+    """
+
+    kind: str
+    text: str
+    step: str = ""
+    unusable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A command id which a new attempt overwrites in its record; replies to it still count."""
+
+    command_id: UUID
+    key: StepKey
+    round: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a saga does next.
+
+    `instance` is the whole changed saga (its revision is still the one that was loaded: the store
+    raises it). `added` and `changed` name the records to insert and to update; commands are the
+    records among them whose `send_after` is set. `accepted` tells whether the signal had any effect.
+    `refused` says why an operator's action was not carried out.
+    """
+
+    instance: SagaInstance
+    added: tuple[StepKey, ...] = ()
+    changed: tuple[StepKey, ...] = ()
+    replaced: tuple[Replaced, ...] = ()
+    events: tuple[Event, ...] = ()
+    notes: tuple[Note, ...] = ()
+    accepted: bool = True
+    refused: str = ""
+
+    @property
+    def steps(self) -> Mapping[StepKey, StepRecord]:
+        """All records of the saga, changed ones included."""
+        return self.instance.steps
+
+    def then(self, later: Decision) -> Decision:
+        """Join with a decision made on this one's result, so that a saga is saved once a batch."""
+        added = (*self.added, *later.added)
+        changed = dict.fromkeys((*self.changed, *later.changed))
+        return Decision(
+            instance=later.instance,
+            added=added,
+            changed=tuple(key for key in changed if key not in added),
+            replaced=(*self.replaced, *later.replaced),
+            events=(*self.events, *later.events),
+            notes=(*self.notes, *later.notes),
+            accepted=self.accepted or later.accepted,
+            refused=later.refused,
+        )

@@ -1,0 +1,289 @@
+"""The contract between the engine and a database: one transaction at a time, everything in batches.
+
+A saga's rows are written only in a transaction that holds the lock of its own instance row. Whatever
+concerns a saga that is not locked is inserted beside it: a signal, an event. Nothing is ordered by
+instants; `seq`, `revision` and ids order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+from messaging.transport import Outgoing
+from orchestrator.instance import Pin, SagaInstance, StepKey, StepRecord
+from orchestrator.signals import Decision
+
+
+class Clock(Protocol):
+    """Where a store reads the time, when it is not the database's own."""
+
+    def now(self) -> datetime:
+        """The current instant, aware, UTC."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRef:
+    """What an id on a reply refers to: an attempt of a command."""
+
+    saga_id: UUID
+    key: StepKey
+    round: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """Sagas whose rows this transaction may write, and the instant read after they were locked.
+
+    The records carry everything but `body` and `reply`, which are None.
+    """
+
+    now: datetime
+    sagas: Mapping[UUID, SagaInstance] = field(default_factory=dict[UUID, SagaInstance])
+
+
+@dataclass(frozen=True, slots=True)
+class SagaCommand:
+    """A command of a saga with all that its message says. `record.body` is set."""
+
+    saga_id: UUID
+    saga_name: str
+    record: StepRecord
+    trace: str = ""
+    send_attempts: int = 0
+    """How often sending it was tried before."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewSignal:
+    """Something a saga has yet to be told. `kind` and `body` are the codec's business (`signal_codec`).
+
+    With `error` it is kept aside, until an operator's retry revives it.
+    """
+
+    saga_id: UUID
+    kind: str
+    body: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSignal:
+    """A signal not yet taken. Ids rise in order of arrival."""
+
+    id: UUID
+    saga_id: UUID
+    kind: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedEvent:
+    """An event to be kept: one row for each key under which some definition may look for it."""
+
+    message_id: str
+    wire_name: str
+    key: str
+    body: str
+    keep_for: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class EventMatch:
+    """A kept event and a step that waits for it; neither is locked."""
+
+    event_id: UUID
+    saga_id: UUID
+    key: StepKey
+    body: str
+    arrived_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UnmatchedMessage:
+    """A message that fits no saga, kept whole with why. `properties` is JSON text."""
+
+    message_id: str
+    reason: str
+    body: bytes
+    properties: str
+    saga_id: UUID | None = None
+
+
+class StoreTransaction(Protocol):
+    """One transaction. Every method may be called with an empty sequence, which does nothing."""
+
+    async def now(self) -> datetime:
+        """The store's current instant; what `lock` returned once something is locked."""
+        ...
+
+    async def find_commands(self, command_ids: Sequence[UUID]) -> dict[UUID, CommandRef]:
+        """Find attempts by their ids, replaced ones included. Locks nothing."""
+        ...
+
+    async def lock(self, saga_ids: Sequence[UUID]) -> Locked:
+        """Lock these sagas, in order of id, and load them. Unknown ids are left out."""
+        ...
+
+    async def lock_due(self, known: Sequence[Pin], *, limit: int) -> Locked:
+        """Lock and load sagas of known definitions whose `wake_at` has come, earliest first.
+
+        What another transaction has locked is passed over.
+        """
+        ...
+
+    async def lock_signalled(self, known: Sequence[Pin], *, limit: int) -> Locked:
+        """Lock and load sagas of known definitions, not paused, that have pending signals; others' locked
+        ones are passed over."""
+        ...
+
+    async def start(self, saga: SagaInstance, *, reuse_key_after_end: bool = False) -> tuple[UUID, bool]:
+        """Write a new saga and its business key; return its id and True.
+
+        If a saga has the key already, write nothing and return that saga's id and False (unless
+        `reuse_key_after_end` and it has ended). Never aborts the transaction; of 50 concurrent starts
+        with one key, one writes.
+        """
+        ...
+
+    async def save(self, decisions: Sequence[Decision]) -> None:
+        """Write what was decided: instances, added and changed records, replaced ids, notes as history.
+
+        At most one decision a saga, all of them locked here. A changed record whose `body` or `reply`
+        is None keeps the stored one. The stored revision becomes the loaded one plus one. `events` are not
+        written here, see `add_outgoing`; nor are notes that are `unusable`, see `add_unmatched`.
+
+        Raises:
+            ConcurrentUpdate: a saga's stored revision is not the loaded one. The transaction must be rolled back.
+        """
+        ...
+
+    async def mark_sent(self, command_ids: Sequence[UUID]) -> None:
+        """Note that these attempts were confirmed by the broker: nothing more to send, `sent_at` = now.
+
+        Ids that were replaced or answered since are ignored; rows locked by others are passed over.
+        Takes no saga's lock.
+        """
+        ...
+
+    async def claim_unsent(self, *, limit: int, grace: timedelta) -> list[SagaCommand]:
+        """Take commands of live sagas whose `send_after` has come, which becomes now + grace.
+
+        Earliest first; rows locked by others and commands of paused sagas are passed over. The caller
+        publishes after the commit. Raises the stored `send_attempts` by one.
+        """
+        ...
+
+    async def put_off_sends(self, problems: Mapping[UUID, tuple[datetime, str]]) -> None:
+        """Note that attempts could not be sent: when to try again, and why. Guarded like `mark_sent`."""
+        ...
+
+    async def make_unanswered_due(self, *, timeout: timedelta) -> int:
+        """Make every outstanding command of a live saga due again, same ids, deadlines restarted to at least
+        now + timeout; return how many. For brokers that forget when the process ends."""
+        ...
+
+    async def add_signals(self, signals: Sequence[NewSignal]) -> None:
+        """Keep signals for sagas, locked or not, in order."""
+        ...
+
+    async def pending_signals(self, saga_ids: Sequence[UUID]) -> list[StoredSignal]:
+        """Signals not taken and without error of these sagas, in order of id."""
+        ...
+
+    async def take_signals(self, signal_ids: Sequence[UUID]) -> None:
+        """Mark as taken."""
+        ...
+
+    async def fail_signals(self, errors: Mapping[UUID, str]) -> None:
+        """Keep signals aside with what they made the definition raise."""
+        ...
+
+    async def revive_signals(self, saga_ids: Sequence[UUID]) -> None:
+        """Clear the error of signals kept aside, so that they are pending again."""
+        ...
+
+    async def add_events(self, events: Sequence[ReceivedEvent]) -> list[UUID]:
+        """Keep events; return the ids of those that are new by (message id, key)."""
+        ...
+
+    async def event_matches(
+        self,
+        *,
+        event_ids: Sequence[UUID] | None = None,
+        saga_ids: Sequence[UUID] | None = None,
+        limit: int = 200,
+    ) -> list[EventMatch]:
+        """Join kept, unconsumed, unexpired events with waiting steps by (wire name, key), oldest event first.
+
+        Args:
+            event_ids: only these events, if given.
+            saga_ids: only these sagas' waits, if given.
+            limit: at most so many.
+        """
+        ...
+
+    async def lock_events(self, event_ids: Sequence[UUID]) -> set[UUID]:
+        """Lock events, after their sagas; return those still unconsumed."""
+        ...
+
+    async def consume_events(self, consumers: Mapping[UUID, UUID]) -> None:
+        """Mark events (by id) as consumed by a saga (by id)."""
+        ...
+
+    async def add_unmatched(self, messages: Sequence[UnmatchedMessage]) -> None:
+        """Keep messages that fit no saga; bounded, the oldest go."""
+        ...
+
+    async def add_outgoing(self, messages: Sequence[Outgoing]) -> None:
+        """Put messages into `message_outbox`, for the relay."""
+        ...
+
+    async def add_audit(self, entries: Sequence[AuditEntry]) -> None:
+        """Keep who asked for what, and what became of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One operator's action: asked by whom, why, and what the saga's status was before and after."""
+
+    saga_id: UUID
+    action: str
+    by: str
+    reason: str
+    before: str
+    after: str
+    refused: str = ""
+
+
+class SagaStore(Protocol):
+    """A database that keeps sagas."""
+
+    async def open(self) -> None:
+        """Connect and check the schema.
+
+        Raises:
+            SchemaMismatch: it is not the one this code needs; the text says what to run.
+            EngineAlreadyRunning: a SQLite file that another engine uses.
+        """
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager[StoreTransaction]:
+        """Begin a transaction; commits when the block ends, rolls back when it raises."""
+        ...
+
+    def is_transient(self, error: BaseException) -> bool:
+        """Whether the same work may succeed when it is done again as a whole: lost connection, deadlock,
+        lock timeout, serialization failure, the database starting up. By SQLSTATE, not by class."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and locks. Idempotent."""
+        ...
