@@ -124,7 +124,8 @@ class _Compiler:
                     f"{reply_type.__name__}. Write Step[{self.saga.state_type.__name__}, {command.reply_type.__name__}]",
                 )
         compensations = self.commands_of(where, step, "compensation") if undoable else ()
-        return CommandLeaf(step, len(self.leaves), commands, compensations, after_pivot=bool(self.pivot) and not step.pivot)
+        after_pivot = bool(self.pivot) and not step.pivot
+        return CommandLeaf(step, len(self.leaves), commands, compensations, reply_type, after_pivot)
 
     def event_leaf(self, step: WaitForEvent[Any, Any]) -> EventLeaf:
         from orchestrator.definition import WaitForEvent

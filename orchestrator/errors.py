@@ -2,6 +2,7 @@
 
     SagaError
     ├── SagaDefinitionError     the author, when the class is created
+    ├── HookRaised              the author: a hook raised while a saga was decided; the saga blocks
     ├── UnknownSaga             the caller: no saga has this id
     ├── UnknownDefinition       whoever deploys: this process does not have the saga's code
     ├── ActionRefused           the operator: the saga's state does not allow this action
@@ -29,6 +30,17 @@ class SagaDefinitionError(SagaError, TypeError):
         super().__init__(f"{where} {problem}.")
 
 
+class HookRaised(SagaError):
+    """A hook of a definition raised, or returned what cannot be sent or stored. The cause is chained."""
+
+    def __init__(self, saga_id: UUID, step: str, hook: str, cause: BaseException) -> None:
+        self.saga_id, self.step, self.hook = saga_id, step, hook
+        super().__init__(
+            f"{hook}() of {step or 'the saga'} raised {type(cause).__name__}: {cause} (saga {saga_id}). "
+            "Mend the code, deploy it, then retry the saga"
+        )
+
+
 class UnknownSaga(SagaError, LookupError):
     """No saga has this id."""
 
@@ -43,7 +55,7 @@ class UnknownDefinition(SagaError, LookupError):
     def __init__(self, name: str, version: int | None = None, fingerprint: str = "") -> None:
         self.name, self.version, self.fingerprint = name, version, fingerprint
         which = f"{name!r}" if version is None else f"{name!r} version {version} ({fingerprint})"
-        super().__init__(f"no saga definition {which} is registered here. Add it to Orchestrator(sagas=[...])")
+        super().__init__(f"saga definition {which} is not registered here. Add it to Orchestrator(sagas=[...])")
 
 
 class ActionRefused(SagaError):

@@ -113,6 +113,8 @@ class StepRecord:
     compensates: str = ""
     body: str | None = None
     send_after: datetime | None = None
+    send_attempts: int = 0
+    """How often sending this attempt was begun; 0 while it waits for its turn."""
     sent_at: datetime | None = None
     deadline: datetime | None = None
     awaited_key: str = ""
@@ -124,7 +126,7 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class FirstCause:
-    """What made the saga turn back, or block: the first of it, kept for ever."""
+    """What made the saga turn back: kept for ever."""
 
     step: str
     code: str
@@ -164,6 +166,7 @@ class SagaInstance:
     blocked_reason: BlockedReason | None = None
     blocked_step: str = ""
     blocked_from: SagaStatus | None = None
+    blocked_at: datetime | None = None
     paused_at: datetime | None = None
     first_cause: FirstCause | None = None
     ended_at: datetime | None = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from messaging.messages import Command, Event
+from messaging.messages import Command, Event, Reply
 
 if TYPE_CHECKING:
     from orchestrator.definition import Step, WaitForEvent
@@ -23,6 +23,7 @@ class CommandLeaf:
     position: int
     commands: tuple[type[Command[Any]], ...]
     compensations: tuple[type[Command[Any]], ...]
+    reply: type[Reply]
     after_pivot: bool
 
     @property

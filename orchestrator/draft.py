@@ -1,0 +1,286 @@
+"""The working copy a decision is made on: rows that change, hooks that are called, notes that are taken.
+
+Pure like the core it serves. The author's hooks get a freshly parsed state each time, so nothing they
+do to it reaches another hook or the stored state, unless the hook is one whose changes are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from pydantic import BaseModel
+
+from messaging.codec import encode_body
+from messaging.messages import Event
+from orchestrator.errors import HookRaised
+from orchestrator.ids import message_id
+from orchestrator.instance import (
+    BlockedReason,
+    Direction,
+    FirstCause,
+    SagaInstance,
+    SagaStatus,
+    StepKey,
+    StepRecord,
+    StepStatus,
+)
+from orchestrator.plan import CommandLeaf, LeafPlan
+from orchestrator.signals import Decision, Note, Replaced
+
+if TYPE_CHECKING:
+    from orchestrator.definition import Saga
+
+T = TypeVar("T")
+
+LOOK_AGAIN: Final = timedelta(hours=1)
+
+TRANSITIONS: Final = {
+    SagaStatus.RUNNING: frozenset({SagaStatus.COMPENSATING, SagaStatus.BLOCKED, SagaStatus.COMPLETED}),
+    SagaStatus.COMPENSATING: frozenset({SagaStatus.BLOCKED, SagaStatus.COMPENSATED}),
+    SagaStatus.BLOCKED: frozenset({SagaStatus.RUNNING, SagaStatus.COMPENSATING}),
+    SagaStatus.COMPLETED: frozenset[SagaStatus](),
+    SagaStatus.COMPENSATED: frozenset[SagaStatus](),
+    SagaStatus.COMPENSATED_WITH_EXCEPTIONS: frozenset[SagaStatus](),
+    SagaStatus.ABANDONED: frozenset[SagaStatus](),
+}
+"""Which status may follow which. The documentation's diagram is printed from this table."""
+
+
+class Draft:
+    """One saga while it is decided."""
+
+    def __init__(self, saga: Saga[Any], instance: SagaInstance, now: datetime) -> None:
+        self.saga, self.plan, self.was, self.now = saga, saga.plan, instance, now
+        self.status = instance.status
+        self.state = instance.state
+        self.steps = dict(instance.steps)
+        self.seq = instance.seq
+        self.deadline = instance.deadline
+        self.first_cause = instance.first_cause
+        self.blocked: tuple[BlockedReason, str, SagaStatus, datetime] | None = None
+        if instance.blocked_reason and instance.blocked_from and instance.blocked_at:
+            self.blocked = (instance.blocked_reason, instance.blocked_step, instance.blocked_from, instance.blocked_at)
+        self.wake_now = False
+        self.added: list[StepKey] = []
+        self.changed: dict[StepKey, None] = {}
+        self.replaced: list[Replaced] = []
+        self.events: list[Event] = []
+        self.notes: list[Note] = []
+        self.refused = ""
+        self.accepted = True
+
+    # -- rows
+
+    def leaf(self, name: str) -> LeafPlan:
+        """The definition of a step that has a row."""
+        return self.plan.leaves[name]
+
+    def records(self, direction: Direction) -> list[StepRecord]:
+        """The rows of one direction, in the order they were written."""
+        return sorted((r for r in self.steps.values() if r.key.direction is direction), key=lambda r: r.seq)
+
+    def open_records(self) -> list[StepRecord]:
+        """The rows from which something is awaited, in the order they were written."""
+        return sorted((r for r in self.steps.values() if r.status.open), key=lambda r: r.seq)
+
+    def add(self, key: StepKey, status: StepStatus, **fields: Any) -> None:
+        """Write a new row."""
+        self.seq += 1
+        ended = None if status.open else self.now
+        self.steps[key] = StepRecord(key, self.seq, status, self.now, ended_at=ended, **fields)
+        self.added.append(key)
+
+    def change(self, record: StepRecord, **fields: Any) -> StepRecord:
+        """Write a row anew."""
+        changed = replace(self.steps[record.key], **fields)
+        self.steps[record.key] = changed
+        self.changed[record.key] = None
+        return changed
+
+    def end(self, record: StepRecord, status: StepStatus, code: str = "", text: str = "", **fields: Any) -> None:
+        """Close a row: nothing is awaited from it, nothing of it is sent any more."""
+        self.change(
+            record,
+            status=status,
+            error_code=code,
+            error_text=text,
+            send_after=None,
+            deadline=None,
+            ended_at=self.now,
+            **fields,
+        )
+
+    def attempt_again(self, record: StepRecord, *, after: timedelta, tries: int, new_round: bool = False) -> None:
+        """Write the next attempt over a row; its earlier id still finds it."""
+        if record.command_id is not None:
+            self.replaced.append(Replaced(record.command_id, record.key, record.round, record.attempt))
+        round_, attempt = record.round + new_round, record.attempt + 1
+        due = self.now + after
+        self.change(
+            record,
+            status=StepStatus.OUTSTANDING,
+            round=round_,
+            attempt=attempt,
+            tries=tries,
+            unanswered=0 if new_round else record.unanswered,
+            command_id=message_id(self.was.id, record.key, round_, attempt),
+            send_after=due,
+            send_attempts=0,
+            sent_at=None,
+            deadline=due + self.timeout_of(record.key),
+            ended_at=None,
+        )
+
+    def timeout_of(self, key: StepKey) -> timedelta:
+        """How long one attempt waits for its reply."""
+        leaf = self.leaf(key.step)
+        assert isinstance(leaf, CommandLeaf)
+        return leaf.step.timeout if key.direction is Direction.ACTION else leaf.step.compensation_timeout
+
+    def note(self, kind: str, text: str, step: str = "", *, unusable: bool = False) -> None:
+        """Take a line of history."""
+        self.notes.append(Note(kind, text, step, unusable))
+
+    def ignore(self, kind: str, text: str, step: str = "", *, unusable: bool = False) -> None:
+        """Take a line of history about a signal that has no effect."""
+        self.accepted = False
+        self.note(kind, text, step, unusable=unusable)
+
+    def refuse(self, why: str) -> None:
+        """Do not do what an operator asked for."""
+        self.accepted, self.refused = False, why
+
+    # -- status
+
+    def become(self, status: SagaStatus) -> None:
+        """Go to another status, as `TRANSITIONS` allows."""
+        assert status in TRANSITIONS[self.status], f"{self.status} -> {status}"
+        self.status = status
+
+    def block(self, reason: BlockedReason, step: str) -> None:
+        """Stop, and wait for an operator."""
+        self.blocked = (reason, step, self.status, self.now)
+        self.become(SagaStatus.BLOCKED)
+        self.note("blocked", f"{reason.value} at {step or 'the saga'}", step)
+
+    def unblock(self) -> None:
+        """Go on where it blocked; deadlines move by the time they stood still."""
+        assert self.blocked is not None
+        _, _, back_to, since = self.blocked
+        stood_still = self.now - since
+        for record in self.open_records():
+            if record.deadline is not None:
+                self.change(record, deadline=record.deadline + stood_still)
+        if self.deadline is not None:
+            self.deadline += stood_still
+        self.blocked = None
+        self.become(back_to)
+
+    @property
+    def pivot_passed(self) -> bool:
+        """Whether the pivot's command is written and not refused (or the pivot was skipped)."""
+        record = self.steps.get(StepKey(self.plan.pivot)) if self.plan.pivot else None
+        return record is not None and record.status is not StepStatus.REFUSED
+
+    def turned_back_by(self, step: str, code: str, text: str) -> None:
+        """Keep why the saga turns back, if it is the first reason."""
+        self.first_cause = self.first_cause or FirstCause(step, code, text)
+
+    # -- hooks
+
+    def parsed_state(self) -> BaseModel:
+        """The state as the author's model, a copy of its own."""
+        return self.saga.state_type.model_validate_json(self.state)
+
+    def ask(self, step: str, hook: Callable[..., T], *args: Any) -> T:
+        """Call a hook whose changes to the state are not kept.
+
+        Raises:
+            HookRaised: it raised.
+        """
+        try:
+            return hook(self.parsed_state(), *args)
+        except Exception as error:
+            raise HookRaised(self.was.id, step, hook.__name__, error) from error
+
+    def tell(self, step: str, hook: Callable[..., None], *args: Any) -> None:
+        """Call a hook whose changes to the state are kept.
+
+        Raises:
+            HookRaised: it raised, or left a state that cannot be stored.
+        """
+        try:
+            state = self.parsed_state()
+            hook(state, *args)
+            self.state = encode_body(state).decode()
+        except Exception as error:
+            raise HookRaised(self.was.id, step, hook.__name__, error) from error
+
+    def body_of(self, step: str, message: BaseModel) -> str:
+        """A message's JSON text.
+
+        Raises:
+            HookRaised: it cannot be sent.
+        """
+        try:
+            return encode_body(message).decode()
+        except Exception as error:
+            raise HookRaised(self.was.id, step, "command", error) from error
+
+    def publish(self, step: str, hook: Callable[..., Iterable[Event]]) -> None:
+        """Take the events a hook names.
+
+        Raises:
+            HookRaised: it raised, or named one that cannot be sent.
+        """
+        for event in self.ask(step, lambda state: list(hook(state))):
+            self.body_of(step, event)
+            self.events.append(event)
+
+    # -- the result
+
+    def decision(self) -> Decision:
+        """The decision, with what follows from the rows: current step, wake-up, block."""
+        reason, step, back_to, since = self.blocked or (None, "", None, None)
+        ended_now = self.status.terminal and not self.was.status.terminal
+        instance = replace(
+            self.was,
+            status=self.status,
+            state=self.state,
+            steps=self.steps,
+            seq=self.seq,
+            deadline=self.deadline,
+            first_cause=self.first_cause,
+            blocked_reason=reason,
+            blocked_step=step,
+            blocked_from=back_to,
+            blocked_at=since,
+            current_step=step or ", ".join(r.key.step for r in self.open_records()),
+            wake_at=self._wake_at(),
+            updated_at=self.now if self.accepted else self.was.updated_at,
+            ended_at=self.now if ended_now else self.was.ended_at,
+        )
+        return Decision(
+            instance,
+            tuple(self.added),
+            tuple(key for key in self.changed if key not in self.added),
+            tuple(self.replaced),
+            tuple(self.events),
+            tuple(self.notes),
+            self.accepted,
+            self.refused,
+        )
+
+    def _wake_at(self) -> datetime | None:
+        if self.status.terminal or self.status is SagaStatus.BLOCKED or self.was.paused_at:
+            return None
+        new_wait = any(self.steps[key].status is StepStatus.WAITING for key in self.added)
+        if self.wake_now or new_wait:
+            return self.now
+        deadlines = [r.deadline for r in self.steps.values() if r.status.open and r.deadline is not None]
+        if self.deadline is not None and self.status is SagaStatus.RUNNING:
+            deadlines.append(self.deadline)
+        return min(deadlines, default=self.now + LOOK_AGAIN)

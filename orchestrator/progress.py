@@ -1,0 +1,229 @@
+"""What follows from the rows: which steps begin, which are undone, when a saga ends or blocks.
+
+Every decision is: change the rows that a signal concerns, then `proceed`. It looks at the rows alone, so
+it does not matter in which order signals came, or whether the saga was blocked meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from messaging.envelope import NOTHING_TO_UNDO
+from messaging.messages import Command
+from orchestrator.draft import Draft
+from orchestrator.errors import HookRaised
+from orchestrator.ids import idempotency_key, message_id
+from orchestrator.instance import BlockedReason, Direction, SagaStatus, StepKey, StepRecord, StepStatus
+from orchestrator.plan import Branch, CommandLeaf, EventLeaf, LeafPlan
+
+KEYLESS: Final = "saga-id:"
+"""Prefix of the key under which a wait without a key of its own looks for events of its saga."""
+
+_HAPPENED: Final = (StepStatus.SUCCEEDED, StepStatus.UNKNOWN)
+
+
+def proceed(draft: Draft) -> None:
+    """Bring a saga to where it awaits something, blocks, or ends.
+
+    Raises:
+        HookRaised: a hook of the definition raised.
+    """
+    if draft.status is SagaStatus.RUNNING and not draft.was.paused_at:
+        _heed_failed_steps(draft)
+        if draft.status is SagaStatus.RUNNING:
+            _go_forward(draft)
+    if draft.status is SagaStatus.COMPENSATING and not draft.was.paused_at:
+        _go_back(draft)
+
+
+def turn_back(draft: Draft, step: str, code: str, text: str) -> None:
+    """Begin to compensate: keep why, send nothing new, let what is out settle."""
+    draft.turned_back_by(step, code, text)
+    draft.note("turned_back", f"{code}: {text}" if text else code, step)
+    draft.become(SagaStatus.COMPENSATING)
+    for record in draft.open_records():
+        backing_off = record.send_after is not None and record.send_attempts == 0 and record.attempt > 1
+        if record.status is StepStatus.WAITING:
+            draft.end(record, StepStatus.CANCELLED)
+        elif backing_off:
+            draft.end(record, StepStatus.UNKNOWN, record.error_code, record.error_text)
+        elif record.send_after is not None:
+            draft.change(record, send_after=None)
+
+
+# -- forward
+
+
+def _heed_failed_steps(draft: Draft) -> None:
+    """Turn back, or block, if a step has ended badly."""
+    for record in draft.records(Direction.ACTION):
+        leaf = draft.leaf(record.key.step)
+        reason = _blocks(leaf, record)
+        if reason is not None:
+            return draft.block(reason, record.key.step)
+        if _ended_badly(leaf, record):
+            return turn_back(draft, record.key.step, record.error_code, record.error_text)
+
+
+def _ended_badly(leaf: LeafPlan, record: StepRecord) -> bool:
+    if record.status is StepStatus.EXPIRED:
+        return isinstance(leaf, EventLeaf) and leaf.step.on_timeout != "continue"
+    return record.status in (StepStatus.REFUSED, StepStatus.UNKNOWN)
+
+
+def _blocks(leaf: LeafPlan, record: StepRecord) -> BlockedReason | None:
+    if not _ended_badly(leaf, record):
+        return None
+    if isinstance(leaf, EventLeaf):
+        waits_for_operator = leaf.after_pivot or leaf.step.on_timeout == "block"
+        return BlockedReason.RETRIES_EXHAUSTED if waits_for_operator else None
+    if leaf.step.pivot:
+        return BlockedReason.PIVOT_UNKNOWN if record.status is StepStatus.UNKNOWN else None
+    exhausted_blocks = leaf.step.on_exhausted == "block" and record.status is StepStatus.UNKNOWN
+    return BlockedReason.RETRIES_EXHAUSTED if leaf.after_pivot or exhausted_blocks else None
+
+
+def _go_forward(draft: Draft) -> None:
+    complete, ready = _forward(draft, draft.plan.root)
+    while ready:
+        for leaf in ready:
+            _begin(draft, leaf)
+        complete, ready = _forward(draft, draft.plan.root)
+    if complete:
+        draft.become(SagaStatus.COMPLETED)
+        draft.publish("", draft.saga.on_completed)
+
+
+def _forward(draft: Draft, part: LeafPlan | Branch) -> tuple[bool, list[LeafPlan]]:
+    """Whether a part is done, and which leaves of it are to begin now."""
+    if not isinstance(part, Branch):
+        record = draft.steps.get(StepKey(part.name))
+        return (False, [part]) if record is None else (_done(part, record), [])
+    if part.together:
+        parts = [_forward(draft, p) for p in part.parts]
+        return all(done for done, _ in parts), [leaf for _, ready in parts for leaf in ready]
+    # The last part that has begun says where a sequence is: what code inserts before it is not run late.
+    begun = [i for i, p in enumerate(part.parts) if _has_begun(draft, p)]
+    for p in part.parts[begun[-1] if begun else 0 :]:
+        done, ready = _forward(draft, p)
+        if not done:
+            return False, ready
+    return True, []
+
+
+def _has_begun(draft: Draft, part: LeafPlan | Branch) -> bool:
+    if isinstance(part, Branch):
+        return any(_has_begun(draft, p) for p in part.parts)
+    return StepKey(part.name) in draft.steps
+
+
+def _done(leaf: LeafPlan, record: StepRecord) -> bool:
+    return not record.status.open and not _ended_badly(leaf, record)
+
+
+def _begin(draft: Draft, leaf: LeafPlan) -> None:
+    key = StepKey(leaf.name)
+    if not draft.ask(leaf.name, leaf.step.when):
+        draft.add(key, StepStatus.SKIPPED)
+    elif isinstance(leaf, EventLeaf):
+        _begin_wait(draft, leaf, key)
+    else:
+        command = draft.ask(leaf.name, leaf.step.command)
+        _send(draft, leaf, key, command)
+
+
+def _begin_wait(draft: Draft, leaf: EventLeaf, key: StepKey) -> None:
+    awaited = draft.ask(leaf.name, leaf.step.awaited_key)
+    draft.add(
+        key,
+        StepStatus.WAITING,
+        wire_name=leaf.event.wire_name,
+        awaited_key=f"{KEYLESS}{draft.was.id}" if awaited is None else awaited,
+        deadline=None if leaf.step.timeout is None else draft.now + leaf.step.timeout,
+    )
+
+
+def _send(draft: Draft, leaf: CommandLeaf, key: StepKey, command: object, compensates: str = "") -> None:
+    if not isinstance(command, Command):
+        error = TypeError(f"it returned {command!r}, which is no command")
+        raise HookRaised(draft.was.id, leaf.name, key.direction.value, error) from error
+    draft.add(
+        key,
+        StepStatus.OUTSTANDING,
+        wire_name=command.wire_name,
+        participant=leaf.step.participant,
+        command_id=message_id(draft.was.id, key, 1, 1),
+        compensates=compensates,
+        body=draft.body_of(leaf.name, command),
+        send_after=draft.now,
+        deadline=draft.now + draft.timeout_of(key),
+    )
+
+
+# -- back
+
+
+def _go_back(draft: Draft) -> None:
+    if any(record.status.open for record in draft.records(Direction.ACTION)):
+        return  # what is out settles first
+    patient = draft.saga.on_compensation_failure == "continue_others"
+    failed = [r for r in draft.records(Direction.COMPENSATION) if _undo_failed(r)]
+    if failed and not patient:
+        return draft.block(BlockedReason.COMPENSATION_FAILED, failed[0].key.step)
+    done, ready = _backward(draft, draft.plan.root, patient=patient)
+    while ready:
+        for leaf in ready:
+            _begin_undo(draft, leaf)
+        done, ready = _backward(draft, draft.plan.root, patient=patient)
+    if done and failed:
+        return draft.block(BlockedReason.COMPENSATION_FAILED, failed[0].key.step)
+    if done:
+        draft.become(SagaStatus.COMPENSATED)
+        draft.publish("", draft.saga.on_compensated)
+
+
+def _undo_failed(record: StepRecord) -> bool:
+    return record.status in (StepStatus.UNKNOWN, StepStatus.REFUSED)
+
+
+def _backward(draft: Draft, part: LeafPlan | Branch, *, patient: bool) -> tuple[bool, list[CommandLeaf]]:
+    """Whether a part is undone (or, if `patient`, as far as it can be), and which undos are to begin now."""
+    if isinstance(part, EventLeaf):
+        return True, []
+    if isinstance(part, CommandLeaf):
+        return _leaf_backward(draft, part, patient=patient)
+    if part.together:
+        parts = [_backward(draft, p, patient=patient) for p in part.parts]
+        return all(done for done, _ in parts), [leaf for _, ready in parts for leaf in ready]
+    for p in sorted(part.parts, key=lambda p: _last_seq(draft, p), reverse=True):
+        done, ready = _backward(draft, p, patient=patient)
+        if not done:
+            return False, ready
+    return True, []
+
+
+def _leaf_backward(draft: Draft, leaf: CommandLeaf, *, patient: bool) -> tuple[bool, list[CommandLeaf]]:
+    action = draft.steps.get(StepKey(leaf.name))
+    if action is None or action.status not in _HAPPENED or not leaf.compensations:
+        return True, []
+    undo = draft.steps.get(StepKey(leaf.name, Direction.COMPENSATION))
+    if undo is None:
+        return False, [leaf]
+    return undo.status is StepStatus.SUCCEEDED or (patient and _undo_failed(undo)), []
+
+
+def _last_seq(draft: Draft, part: LeafPlan | Branch) -> int:
+    if isinstance(part, Branch):
+        return max(_last_seq(draft, p) for p in part.parts)
+    record = draft.steps.get(StepKey(part.name))
+    return 0 if record is None else record.seq
+
+
+def _begin_undo(draft: Draft, leaf: CommandLeaf) -> None:
+    key = StepKey(leaf.name, Direction.COMPENSATION)
+    command = draft.ask(leaf.name, leaf.step.compensation)
+    if command is None:
+        draft.add(key, StepStatus.SUCCEEDED, error_code=NOTHING_TO_UNDO)
+        return
+    action = draft.steps[StepKey(leaf.name)]
+    _send(draft, leaf, key, command, compensates=idempotency_key(draft.was.id, action.key, action.round))

@@ -1,0 +1,294 @@
+"""The pure core: what a saga does next, given what it is told. No I/O, no clock, no randomness.
+
+Each signal changes the rows it concerns; `proceed` then derives everything else from the rows.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, TypeVar, assert_never
+
+from pydantic import BaseModel, ValidationError
+
+from messaging.envelope import ACCEPTED, FAILURE, RETRY, SUCCESS
+from messaging.messages import Failure
+from messaging.retry import Again, next_attempt
+from orchestrator.definition import Saga, Step, WaitForEvent
+from orchestrator.draft import TRANSITIONS, Draft
+from orchestrator.instance import BlockedReason, Direction, SagaInstance, SagaStatus, StepRecord, StepStatus
+from orchestrator.plan import CommandLeaf, EventLeaf
+from orchestrator.progress import proceed, turn_back
+from orchestrator.signals import (
+    CancelRequested,
+    CodeFailed,
+    DeadlinePassed,
+    Decision,
+    EventMatched,
+    Incoming,
+    ReplyReceived,
+    RetryRequested,
+    Started,
+)
+
+__all__ = ["TRANSITIONS", "decide"]
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def decide(saga: Saga[Any], instance: SagaInstance, incoming: Incoming, *, now: datetime) -> Decision:
+    """Say what a saga does next: the changed instance, and the commands, events and notes that go with it.
+
+    The instance given is not touched. A late or repeated signal changes nothing but is noted.
+
+    Raises:
+        HookRaised: a hook of the definition raised; nothing is decided, see `CodeFailed`.
+    """
+    draft = Draft(saga, instance, now)
+    if instance.status.terminal:
+        _after_the_end(draft, incoming)
+        return draft.decision()
+    match incoming:
+        case Started():
+            pass
+        case ReplyReceived():
+            _reply(draft, incoming)
+        case EventMatched():
+            _event(draft, incoming)
+        case DeadlinePassed():
+            _deadlines(draft)
+        case CancelRequested():
+            _cancel(draft, incoming)
+        case RetryRequested():
+            _retry(draft, incoming)
+        case CodeFailed():
+            _code_failed(draft, incoming)
+        case _:
+            assert_never(incoming)
+    if draft.accepted:
+        proceed(draft)
+    return draft.decision()
+
+
+def _after_the_end(draft: Draft, incoming: Incoming) -> None:
+    match incoming:
+        case ReplyReceived():
+            draft.ignore("late_reply", f"{incoming.outcome} after the saga's end", incoming.key.step)
+        case CancelRequested() | RetryRequested():
+            draft.refuse(f"it is {draft.status.value}")
+        case _:
+            draft.accepted = False
+
+
+# -- replies
+
+
+def _reply(draft: Draft, reply: ReplyReceived) -> None:
+    step, record = reply.key.step, draft.steps.get(reply.key)
+    leaf = draft.plan.leaves.get(step)
+    if record is None or not isinstance(leaf, CommandLeaf):
+        draft.ignore("unmatched", "no command of this saga", step, unusable=True)
+    elif reply.outcome not in (SUCCESS, FAILURE, RETRY, ACCEPTED):
+        draft.ignore("unmatched", f"unknown outcome {reply.outcome!r}", step, unusable=True)
+    elif reply.round != record.round or not _awaits_answer(draft, record):
+        late = "late_reply" if record.status is StepStatus.UNKNOWN else "duplicate"
+        draft.ignore(late, f"{reply.outcome} for attempt {reply.attempt}, step is {record.status.value}", step)
+    elif reply.outcome == SUCCESS:
+        _succeeded(draft, leaf, record, reply)
+    elif reply.outcome == FAILURE:
+        _refused(draft, leaf, record, reply)
+    elif reply.attempt != record.attempt or not record.status.open:
+        draft.ignore("duplicate", f"{reply.outcome} for attempt {reply.attempt}, not the latest", step)
+    elif reply.outcome == ACCEPTED:
+        timeout = reply.moves_deadline_by or draft.timeout_of(record.key)
+        draft.change(record, deadline=draft.now + timeout, send_after=None, sent_at=record.sent_at or draft.now)
+    else:
+        draft.note("retry", f"attempt {record.attempt} was answered retry: {reply.error_code}", step)
+        record = draft.change(record, error_code=reply.error_code, error_text=_text_of(reply))
+        _try_again_or_give_up(draft, leaf, record)
+
+
+def _awaits_answer(draft: Draft, record: StepRecord) -> bool:
+    """Whether a definitive reply is still the answer: until the attempts are used up, and also while
+    the saga is blocked on this very command."""
+    if record.status is StepStatus.OUTSTANDING:
+        return True
+    if record.status is not StepStatus.UNKNOWN:
+        return False
+    return record.key.direction is Direction.COMPENSATION or _blocked_on(draft, record)
+
+
+def _blocked_on(draft: Draft, record: StepRecord) -> bool:
+    if draft.blocked is None:
+        return False
+    reason, step, back_to, _ = draft.blocked
+    direction = Direction.COMPENSATION if back_to is SagaStatus.COMPENSATING else Direction.ACTION
+    command_reasons = (BlockedReason.RETRIES_EXHAUSTED, BlockedReason.PIVOT_UNKNOWN, BlockedReason.COMPENSATION_FAILED)
+    return reason in command_reasons and (step, direction) == (record.key.step, record.key.direction)
+
+
+def _succeeded(draft: Draft, leaf: CommandLeaf, record: StepRecord, reply: ReplyReceived) -> None:
+    action = record.key.direction is Direction.ACTION
+    message = _read(leaf.reply, reply.body) if action else None
+    if action and message is None:
+        draft.ignore("unmatched", f"the body is not a {leaf.reply.__name__}", leaf.name, unusable=True)
+        return
+    if _blocked_on(draft, record):
+        draft.unblock()
+    code = "" if action else reply.error_code
+    draft.end(record, StepStatus.SUCCEEDED, code, reply=reply.body or "{}", sent_at=record.sent_at or draft.now)
+    if message is not None and type(leaf.step).on_reply is not Step.on_reply:
+        draft.tell(leaf.name, leaf.step.on_reply, message)
+    if action and draft.status is not SagaStatus.COMPENSATING:
+        draft.publish(leaf.name, leaf.step.events)
+
+
+def _refused(draft: Draft, leaf: CommandLeaf, record: StepRecord, reply: ReplyReceived) -> None:
+    failure = _read(leaf.command_type(record.wire_name).failure_type(reply.error_code), reply.body)
+    if failure is None:
+        draft.ignore("unmatched", f"the body is no failure {reply.error_code!r}", leaf.name, unusable=True)
+        return
+    if _blocked_on(draft, record):
+        draft.unblock()
+    code = reply.error_code or failure.error_code
+    sent = record.sent_at or draft.now
+    may_have_happened = not leaf.step.participant_dedupes and record.unanswered > 0
+    status = StepStatus.UNKNOWN if may_have_happened else StepStatus.REFUSED
+    draft.end(record, status, code, failure.reason, reply=reply.body or "{}", sent_at=sent)
+    if record.key.direction is Direction.ACTION and type(leaf.step).on_failure is not Step.on_failure:
+        draft.tell(leaf.name, leaf.step.on_failure, failure)
+    if record.key.direction is Direction.COMPENSATION or leaf.after_pivot:
+        _try_again_or_give_up(draft, leaf, draft.steps[record.key], new_round=True)
+
+
+def _try_again_or_give_up(draft: Draft, leaf: CommandLeaf, record: StepRecord, *, new_round: bool = False) -> None:
+    """Let the policy say what follows an attempt that brought no success."""
+    action = record.key.direction is Direction.ACTION
+    settling = action and draft.status is SagaStatus.COMPENSATING
+    policy = leaf.step.retry if action else leaf.step.compensation_retry
+    verdict = next_attempt(policy, record.tries, seed=str(record.command_id))
+    if isinstance(verdict, Again) and not settling:
+        draft.attempt_again(record, after=verdict.after, tries=record.tries + 1, new_round=new_round)
+    elif not new_round:
+        draft.end(record, StepStatus.UNKNOWN, record.error_code, record.error_text)
+
+
+def _read(message_type: type[M], body: str) -> M | None:
+    try:
+        return message_type.model_validate_json(body or "{}")
+    except ValidationError:
+        return None
+
+
+def _text_of(reply: ReplyReceived) -> str:
+    failure = _read(Failure, reply.body)
+    return failure.reason if failure else ""
+
+
+# -- events, deadlines
+
+
+def _event(draft: Draft, event: EventMatched) -> None:
+    step, record = event.key.step, draft.steps.get(event.key)
+    leaf = draft.plan.leaves.get(step)
+    if record is None or not isinstance(leaf, EventLeaf) or record.status is not StepStatus.WAITING:
+        draft.accepted = False
+        return
+    oldest = leaf.step.accepts_events_up_to
+    if oldest is not None and event.arrived_at < record.started_at - oldest:
+        draft.accepted = False
+        return
+    message = _read(leaf.event, event.body)
+    if message is None:
+        draft.ignore("unmatched", f"event {event.event_id} is not a {leaf.event.__name__}", step)
+        return
+    draft.end(record, StepStatus.SUCCEEDED, reply=event.body)
+    if type(leaf.step).on_event is not WaitForEvent.on_event:
+        draft.tell(step, leaf.step.on_event, message)
+    if draft.status is not SagaStatus.COMPENSATING:
+        draft.publish(step, leaf.step.events)
+
+
+def _deadlines(draft: Draft) -> None:
+    if draft.status is SagaStatus.BLOCKED:
+        return  # deadlines stand still
+    for record in draft.open_records():
+        if record.deadline is not None and record.deadline <= draft.now:
+            _deadline_of(draft, record)
+    if draft.deadline is not None and draft.deadline <= draft.now and draft.status is SagaStatus.RUNNING:
+        _saga_deadline(draft)
+
+
+def _deadline_of(draft: Draft, record: StepRecord) -> None:
+    leaf, step = draft.leaf(record.key.step), record.key.step
+    if isinstance(leaf, EventLeaf):
+        draft.end(record, StepStatus.EXPIRED, "event-timeout", f"no {record.wire_name} in time")
+        if type(leaf.step).on_expired is not WaitForEvent.on_expired:
+            draft.tell(step, leaf.step.on_expired)
+        return
+    if record.send_after is not None:  # not known to have been sent: put off, not timed out
+        draft.change(record, deadline=max(record.send_after, draft.now) + draft.timeout_of(record.key))
+        return
+    draft.note("timeout", f"attempt {record.attempt} of {record.wire_name} had no reply in time", step)
+    text = f"no reply from {record.participant} in time"
+    record = draft.change(record, unanswered=record.unanswered + 1, error_code="timeout", error_text=text)
+    _try_again_or_give_up(draft, leaf, record)
+
+
+def _saga_deadline(draft: Draft) -> None:
+    draft.deadline = None
+    if draft.pivot_passed:
+        draft.note("deadline_missed", "the saga's deadline passed after its pivot; it goes on")
+    else:
+        turn_back(draft, draft.was.current_step, "saga-deadline", "the saga's deadline passed")
+
+
+# -- operators
+
+
+def _cancel(draft: Draft, cancel: CancelRequested) -> None:
+    back_to = draft.blocked[2] if draft.blocked else draft.status
+    if back_to is SagaStatus.COMPENSATING:
+        draft.refuse("it is turning back already")
+    elif draft.pivot_passed:
+        draft.refuse(f"its pivot {draft.plan.pivot} may have happened; from there it only goes forward")
+    else:
+        if draft.blocked:
+            draft.unblock()
+        turn_back(draft, draft.was.current_step, "cancelled", cancel.reason)
+
+
+def _retry(draft: Draft, retry: RetryRequested) -> None:
+    if draft.blocked is None:
+        draft.refuse(f"it is {draft.status.value}, not blocked")
+        return
+    reason, step, back_to, _ = draft.blocked
+    if retry.step and retry.step != step:
+        draft.refuse(f"it is blocked at {step}, not at {retry.step}")
+        return
+    draft.unblock()
+    draft.note("retried", f"by {retry.by or 'an operator'}: {retry.reason}", step)
+    if reason in (BlockedReason.CODE_ERROR, BlockedReason.NEEDS_VERSION):
+        draft.wake_now = True
+        return
+    direction = Direction.COMPENSATION if back_to is SagaStatus.COMPENSATING else Direction.ACTION
+    for record in draft.records(direction):
+        if record.key.step == step:
+            _begin_again(draft, record)
+
+
+def _begin_again(draft: Draft, record: StepRecord) -> None:
+    leaf = draft.leaf(record.key.step)
+    if isinstance(leaf, CommandLeaf):
+        refused = record.status is StepStatus.REFUSED
+        draft.attempt_again(record, after=draft.now - draft.now, tries=1, new_round=refused)
+    else:
+        timeout = leaf.step.timeout
+        deadline = None if timeout is None else draft.now + timeout
+        draft.change(record, status=StepStatus.WAITING, deadline=deadline, ended_at=None)
+        draft.wake_now = True
+
+
+def _code_failed(draft: Draft, failed: CodeFailed) -> None:
+    if draft.blocked is None:
+        draft.block(BlockedReason.CODE_ERROR, failed.step)
+    draft.note("code_error", failed.error, failed.step)
