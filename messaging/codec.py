@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, from_json
@@ -211,11 +211,9 @@ def _holds_non_finite(value: Any) -> bool:
             if not math.isfinite(item):
                 return True
         elif isinstance(item, Mapping):
-            mapping: Mapping[Any, Any] = item
-            rest.extend(mapping.values())
+            rest.extend(cast("Mapping[object, object]", item).values())
         elif isinstance(item, (list, tuple, set, frozenset)):
-            items: Iterable[Any] = item
-            rest.extend(items)
+            rest.extend(cast("Iterable[object]", item))
     return False
 
 

@@ -1,0 +1,111 @@
+"""Envelopes for commands, events and replies, as the wire format has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from messaging import envelope as wire
+from messaging.codec import DEFAULT_LIMITS, Limits, encode_body
+from messaging.envelope import Envelope, HeaderValue
+from messaging.ids import new_id
+from messaging.messages import Command, Event
+
+_TRACE: Final = (wire.TRACEPARENT, wire.TRACESTATE)
+_FLOW: Final = (wire.SAGA_ID, *_TRACE)
+
+
+def compose_command(
+    command: Command[Any],
+    *,
+    reply_to: str = "",
+    message_id: str = "",
+    idempotency_key: str = "",
+    headers: Mapping[str, HeaderValue] | None = None,
+    app_id: str = "",
+    limits: Limits = DEFAULT_LIMITS,
+) -> Envelope:
+    """Wrap a command; without a key of its own, its message id is its idempotency key.
+
+    Args:
+        command: what to send.
+        reply_to: the full name of the queue for the reply.
+        message_id: also the correlation id; a new one when empty.
+        idempotency_key: the same for every try of one order.
+        headers: more of them; they win over ours.
+        app_id: who sends.
+        limits: what the body may be at most.
+
+    Raises:
+        UnencodableMessage: no reader could take it.
+    """
+    message_id = message_id or new_id()
+    return Envelope(
+        message_id,
+        encode_body(command, limits),
+        command.wire_name,
+        correlation_id=message_id,
+        reply_to=reply_to,
+        timestamp=datetime.now(UTC),
+        app_id=app_id,
+        headers={
+            wire.IDEMPOTENCY_KEY: idempotency_key or message_id,
+            wire.SCHEMA_VERSION: command.schema_version,
+            **(headers or {}),
+        },
+    )
+
+
+def compose_event(
+    event: Event,
+    *,
+    message_id: str = "",
+    correlation_id: str = "",
+    headers: Mapping[str, HeaderValue] | None = None,
+    app_id: str = "",
+    limits: Limits = DEFAULT_LIMITS,
+) -> Envelope:
+    """Wrap an event.
+
+    Raises:
+        UnencodableMessage: no reader could take it.
+    """
+    return Envelope(
+        message_id or new_id(),
+        encode_body(event, limits),
+        event.wire_name,
+        correlation_id=correlation_id,
+        timestamp=datetime.now(UTC),
+        app_id=app_id,
+        headers={wire.SCHEMA_VERSION: event.schema_version, **(headers or {})},
+    )
+
+
+def compose_reply(
+    command: Envelope, *, outcome: str, body: bytes = b"", wire_type: str = "", error_code: str = ""
+) -> Envelope:
+    """Answer a command: its correlation id copied unchanged, its trace too.
+
+    A command that came without a correlation id is answered with its message id.
+    """
+    headers: dict[str, HeaderValue] = {wire.OUTCOME: outcome}
+    if error_code:
+        headers[wire.ERROR_CODE] = error_code
+    headers.update(_copied(command, _TRACE))
+    return Envelope(
+        new_id(),
+        body,
+        wire_type,
+        correlation_id=command.correlation_id or command.message_id,
+        headers=headers,
+    )
+
+
+def flow_headers(received: Envelope) -> dict[str, HeaderValue]:
+    """What a message published while handling another takes over from it: the saga's id and the trace."""
+    return _copied(received, _FLOW)
+
+
+def _copied(received: Envelope, names: tuple[str, ...]) -> dict[str, HeaderValue]:
+    return {name: value for name in names if (value := received.headers.get(name)) is not None}
