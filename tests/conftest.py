@@ -1,0 +1,119 @@
+"""What every test may ask for: services, fresh databases, names of its own."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import NoReturn, TypeVar
+
+import pytest
+
+from tests.support.broker import Broker
+from tests.support.databases import fresh_database
+from tests.support.services import (
+    AMQP,
+    POSTGRES,
+    REDIS,
+    NotInstalled,
+    PrivatePostgres,
+    PrivateRabbit,
+    PrivateRedis,
+    PrivateServer,
+    Service,
+    ServiceMissing,
+    in_ci,
+    locate,
+)
+
+ServerT = TypeVar("ServerT", bound=PrivateServer)
+
+
+def _missing(reason: Exception) -> NoReturn:
+    """Skip at home, fail where every service is expected."""
+    if in_ci():
+        pytest.fail(str(reason), pytrace=False)
+    pytest.skip(str(reason))
+
+
+@contextmanager
+def _located(service: Service) -> Iterator[str]:
+    try:
+        located = locate(service)
+    except ServiceMissing as missing:
+        _missing(missing)
+    try:
+        yield located.url
+    finally:
+        if located.server is not None:
+            located.server.stop()
+
+
+@pytest.fixture(scope="session")
+def amqp_url() -> Iterator[str]:
+    """A RabbitMQ broker, shared with other tests and maybe others' programs: use names of your own."""
+    with _located(AMQP) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """`postgresql://...` of a PostgreSQL user who may create databases; for tables, see `postgres_database`."""
+    with _located(POSTGRES) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis database, shared with others: use keys of your own, flush nothing."""
+    with _located(REDIS) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_database(postgres_url: str) -> Iterator[str]:
+    """An empty database of the test's own, as `postgresql+asyncpg://...`."""
+    with fresh_database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture
+def prefix() -> str:
+    """What the test's names on a shared service begin with, such as `t-1f2e3d4c.`."""
+    return f"t-{secrets.token_hex(4)}."
+
+
+@pytest.fixture
+async def broker(amqp_url: str) -> AsyncIterator[Broker]:
+    """The broker, with the removal of what the test names; see `Broker`."""
+    async with Broker(amqp_url) as broker:
+        yield broker
+
+
+def _started(server: ServerT) -> Iterator[ServerT]:
+    try:
+        server.start()
+    except NotInstalled as missing:
+        _missing(missing)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def private_rabbit() -> Iterator[PrivateRabbit]:
+    """A RabbitMQ of the test's own, to kill and restart; takes some five seconds to start."""
+    yield from _started(PrivateRabbit())
+
+
+@pytest.fixture
+def private_postgres() -> Iterator[PrivatePostgres]:
+    """A PostgreSQL of the test's own, to kill and restart."""
+    yield from _started(PrivatePostgres())
+
+
+@pytest.fixture
+def private_redis() -> Iterator[PrivateRedis]:
+    """A Redis of the test's own, to kill and restart."""
+    yield from _started(PrivateRedis())

@@ -1,0 +1,1 @@
+"""What tests share: services to test against, fresh databases, Node."""

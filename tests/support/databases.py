@@ -1,0 +1,34 @@
+"""Fresh PostgreSQL databases for tests."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+
+
+@contextmanager
+def fresh_database(admin_url: str) -> Iterator[str]:
+    """Create an empty database and drop it afterwards, whoever is still connected to it.
+
+    Args:
+        admin_url: `postgresql://...` of a user who may create databases.
+
+    Yields:
+        Its URL for SQLAlchemy with asyncpg, `postgresql+asyncpg://...`.
+    """
+    name = f"sagasmith_test_{secrets.token_hex(4)}"
+    _execute(admin_url, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        yield urlunsplit(urlsplit(admin_url)._replace(scheme="postgresql+asyncpg", path=f"/{name}"))
+    finally:
+        _execute(admin_url, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _execute(url: str, statement: sql.Composed) -> None:
+    with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+        connection.execute(statement)
