@@ -46,7 +46,8 @@ class Leaf(Node[S]):
         super().__init_subclass__(**kwargs)
         if "name" not in vars(cls):
             cls.name = cls.__name__
-        checked_step(cls)
+        if cls.__module__ != __name__:
+            checked_step(cls)
 
     def when(self, state: S) -> bool:
         """Whether the step is taken at all; otherwise it is recorded as skipped."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from messaging.envelope import NOTHING_TO_UNDO
 from messaging.messages import Command
+from orchestrator.definition import Leaf, Saga
 from orchestrator.draft import Draft
 from orchestrator.errors import HookRaised
 from orchestrator.ids import idempotency_key, message_id
@@ -42,10 +43,10 @@ def turn_back(draft: Draft, step: str, code: str, text: str) -> None:
     draft.note("turned_back", f"{code}: {text}" if text else code, step)
     draft.become(SagaStatus.COMPENSATING)
     for record in draft.open_records():
-        backing_off = record.send_after is not None and record.send_attempts == 0 and record.attempt > 1
-        if record.status is StepStatus.WAITING:
+        not_begun = record.send_after is not None and record.send_attempts == 0
+        if record.status is StepStatus.WAITING or (not_begun and record.attempt == 1):
             draft.end(record, StepStatus.CANCELLED)
-        elif backing_off:
+        elif not_begun:  # between two attempts: none is out, but the earlier ones may have been carried out
             draft.end(record, StepStatus.UNKNOWN, record.error_code, record.error_text)
         elif record.send_after is not None:
             draft.change(record, send_after=None)
@@ -91,7 +92,8 @@ def _go_forward(draft: Draft) -> None:
         complete, ready = _forward(draft, draft.plan.root)
     if complete:
         draft.become(SagaStatus.COMPLETED)
-        draft.publish("", draft.saga.on_completed)
+        if type(draft.saga).on_completed is not Saga.on_completed:
+            draft.publish("", draft.saga.on_completed)
 
 
 def _forward(draft: Draft, part: LeafPlan | Branch) -> tuple[bool, list[LeafPlan]]:
@@ -123,7 +125,7 @@ def _done(leaf: LeafPlan, record: StepRecord) -> bool:
 
 def _begin(draft: Draft, leaf: LeafPlan) -> None:
     key = StepKey(leaf.name)
-    if not draft.ask(leaf.name, leaf.step.when):
+    if type(leaf.step).when is not Leaf.when and not draft.ask(leaf.name, leaf.step.when):
         draft.add(key, StepStatus.SKIPPED)
     elif isinstance(leaf, EventLeaf):
         _begin_wait(draft, leaf, key)
@@ -179,7 +181,8 @@ def _go_back(draft: Draft) -> None:
         return draft.block(BlockedReason.COMPENSATION_FAILED, failed[0].key.step)
     if done:
         draft.become(SagaStatus.COMPENSATED)
-        draft.publish("", draft.saga.on_compensated)
+        if type(draft.saga).on_compensated is not Saga.on_compensated:
+            draft.publish("", draft.saga.on_compensated)
 
 
 def _undo_failed(record: StepRecord) -> bool:

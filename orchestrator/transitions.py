@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from messaging.envelope import ACCEPTED, FAILURE, RETRY, SUCCESS
 from messaging.messages import Failure
 from messaging.retry import Again, next_attempt
-from orchestrator.definition import Saga, Step, WaitForEvent
+from orchestrator.definition import Leaf, Saga, Step, WaitForEvent
 from orchestrator.draft import TRANSITIONS, Draft
 from orchestrator.instance import BlockedReason, Direction, SagaInstance, SagaStatus, StepRecord, StepStatus
 from orchestrator.plan import CommandLeaf, EventLeaf
@@ -139,7 +139,7 @@ def _succeeded(draft: Draft, leaf: CommandLeaf, record: StepRecord, reply: Reply
     if message is not None and type(leaf.step).on_reply is not Step.on_reply:
         draft.tell(leaf.name, leaf.step.on_reply, message)
     if action and draft.status is not SagaStatus.COMPENSATING:
-        draft.publish(leaf.name, leaf.step.events)
+        _publish_events(draft, leaf)
 
 
 def _refused(draft: Draft, leaf: CommandLeaf, record: StepRecord, reply: ReplyReceived) -> None:
@@ -170,6 +170,11 @@ def _try_again_or_give_up(draft: Draft, leaf: CommandLeaf, record: StepRecord, *
         draft.attempt_again(record, after=verdict.after, tries=record.tries + 1, new_round=new_round)
     elif not new_round:
         draft.end(record, StepStatus.UNKNOWN, record.error_code, record.error_text)
+
+
+def _publish_events(draft: Draft, leaf: CommandLeaf | EventLeaf) -> None:
+    if type(leaf.step).events is not Leaf.events:
+        draft.publish(leaf.name, leaf.step.events)
 
 
 def _read(message_type: type[M], body: str) -> M | None:
@@ -205,7 +210,7 @@ def _event(draft: Draft, event: EventMatched) -> None:
     if type(leaf.step).on_event is not WaitForEvent.on_event:
         draft.tell(step, leaf.step.on_event, message)
     if draft.status is not SagaStatus.COMPENSATING:
-        draft.publish(step, leaf.step.events)
+        _publish_events(draft, leaf)
 
 
 def _deadlines(draft: Draft) -> None:

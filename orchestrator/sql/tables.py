@@ -1,0 +1,305 @@
+"""The tables of sagas, as SQLAlchemy Core describes them; `migrations/` creates them.
+
+    saga_instance       one saga; its row is the lock on everything below that concerns it
+    saga_step           one direction of one step: the command (which is sent from here), or the wait
+    saga_attempt        command ids that a later attempt replaced; replies to them still count
+    saga_signal         what a saga has yet to be told
+    saga_history        what happened beside the plain path; only ever appended to
+    saga_event          events received, kept or consumed
+    saga_unmatched      messages that fit no saga, whole, with why
+    saga_key            (saga name, business key) -> saga; decides who starts, and outlives the saga
+    saga_lock           resources that sagas hold or wait for
+    saga_search         searchable fields of states
+    saga_audit          what operators asked for, and what became of it
+    saga_worker         processes and the definitions they know
+    saga_installation   one row: which installation this database belongs to
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from orchestrator.instance import BlockedReason, Direction, SagaStatus, StepStatus
+from orchestrator.sql.types import Id, Instant
+
+SCHEMA_REVISION: Final = "0001"
+"""The oldest revision of `migrations/versions/orchestrator` that this code works with."""
+VERSION_TABLE: Final = "saga_schema_version"
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_HOT: Final = {"postgresql_with": {"fillfactor": 80}}
+
+
+def one_of(column: str, words: type[SagaStatus | StepStatus | Direction | BlockedReason]) -> str:
+    """The condition that a column holds one of these words."""
+    return f"{column} IN ({', '.join(repr(word.value) for word in words)})"
+
+
+_RESTING: Final = ", ".join(
+    repr(status.value) for status in SagaStatus if status.terminal or status is SagaStatus.BLOCKED
+)
+
+
+def _required(name: str, *args: Any, **kwargs: Any) -> Column[str]:
+    return Column(name, Text, *args, nullable=False, **kwargs)
+
+
+def _blank(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False, server_default=text("''"))
+
+
+def _instant(name: str, *, nullable: bool = True) -> Column[Any]:
+    return Column(name, Instant, nullable=nullable)
+
+
+def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    return Index(
+        name, *columns, unique=unique, postgresql_where=text(where), sqlite_where=text(where)
+    )
+
+
+saga_instance = Table(
+    "saga_instance",
+    metadata,
+    Column("id", Id, primary_key=True),
+    _required("name"),
+    Column("version", Integer, nullable=False),
+    _required("fingerprint"),
+    Column("business_key", Text),
+    _required("status"),
+    _required("state"),
+    Column("revision", Integer, nullable=False),
+    _instant("wake_at"),
+    Column("seq", Integer, nullable=False, server_default=text("0")),
+    _blank("current_step"),
+    _instant("deadline"),
+    Column("blocked_reason", Text),
+    _blank("blocked_step"),
+    Column("blocked_from", Text),
+    _instant("paused_at"),
+    Column("failed_step", Text),
+    Column("error_code", Text),
+    Column("error_text", Text),
+    Column("parent_id", Id),
+    Column("root_id", Id),
+    Column("parent_step", Text),
+    _blank("trace"),
+    _instant("started_at", nullable=False),
+    _instant("updated_at", nullable=False),
+    _instant("ended_at"),
+    CheckConstraint(one_of("status", SagaStatus), name="status"),
+    CheckConstraint(
+        f"(wake_at IS NULL) = (status IN ({_RESTING}) OR paused_at IS NOT NULL)", name="wake_at"
+    ),
+    CheckConstraint("(status = 'blocked') = (blocked_reason IS NOT NULL)", name="blocked"),
+    CheckConstraint(one_of("blocked_reason", BlockedReason), name="blocked_reason"),
+    _partial("ix_saga_instance_due", "wake_at", where="wake_at IS NOT NULL"),
+    Index("ix_saga_instance_status_name", "status", "name", "id"),
+    Index("ix_saga_instance_name", "name", "id"),
+    _partial("ix_saga_instance_key", "business_key", where="business_key IS NOT NULL"),
+    _partial("ix_saga_instance_parent", "parent_id", where="parent_id IS NOT NULL"),
+    **_HOT,
+)
+
+saga_step = Table(
+    "saga_step",
+    metadata,
+    Column("saga_id", Id, ForeignKey("saga_instance.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", Text, primary_key=True),
+    Column("direction", Text, primary_key=True),
+    Column("branch", Text, primary_key=True),
+    Column("seq", Integer, nullable=False),
+    _required("status"),
+    _blank("wire_name"),
+    _blank("participant"),
+    Column("round", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("unanswered", Integer, nullable=False),
+    Column("command_id", Id),
+    _blank("compensates"),
+    Column("body", Text),
+    _instant("send_after"),
+    _instant("sent_at"),
+    Column("send_attempts", Integer, nullable=False, server_default=text("0")),
+    _blank("send_error"),
+    _instant("deadline"),
+    _blank("awaited_key"),
+    # Equals awaited_key while the step waits, else null: an index on `status` would make every update
+    # of a row write to every index.
+    Column("waiting_key", Text),
+    Column("reply", Text),
+    _blank("error_code"),
+    _blank("error_text"),
+    _instant("started_at", nullable=False),
+    _instant("updated_at", nullable=False),
+    _instant("ended_at"),
+    CheckConstraint(one_of("status", StepStatus), name="status"),
+    CheckConstraint(one_of("direction", Direction), name="direction"),
+    CheckConstraint("(status = 'waiting') = (waiting_key IS NOT NULL)", name="waiting_key"),
+    _partial("ix_saga_step_command", "command_id", where="command_id IS NOT NULL", unique=True),
+    _partial("ix_saga_step_unsent", "send_after", where="send_after IS NOT NULL"),
+    _partial("ix_saga_step_waiting", "wire_name", "waiting_key", where="waiting_key IS NOT NULL"),
+    **_HOT,
+)
+
+saga_attempt = Table(
+    "saga_attempt",
+    metadata,
+    Column("command_id", Id, primary_key=True),
+    Column("saga_id", Id, ForeignKey("saga_instance.id", ondelete="CASCADE"), nullable=False, index=True),
+    _required("step"),
+    _required("direction"),
+    _required("branch"),
+    Column("round", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+)
+
+saga_signal = Table(
+    "saga_signal",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("saga_id", Id, nullable=False, index=True),
+    _required("kind"),
+    _required("body"),
+    _blank("error"),
+    _instant("arrived_at", nullable=False),
+    _instant("taken_at"),
+    _partial("ix_saga_signal_pending", "saga_id", "id", where="taken_at IS NULL AND error = ''"),
+)
+
+saga_history = Table(
+    "saga_history",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("saga_id", Id, nullable=False),
+    _instant("at", nullable=False),
+    _required("kind"),
+    _blank("step"),
+    _required("text"),
+    Index("ix_saga_history_saga", "saga_id", "id"),
+)
+
+saga_event = Table(
+    "saga_event",
+    metadata,
+    Column("id", Id, primary_key=True),
+    _required("message_id"),
+    _required("wire_name"),
+    _required("key"),
+    _required("body"),
+    _instant("arrived_at", nullable=False),
+    _instant("expires_at", nullable=False),
+    _instant("consumed_at"),
+    Column("consumed_by", Id),
+    CheckConstraint("(consumed_at IS NULL) = (consumed_by IS NULL)", name="consumed"),
+    UniqueConstraint("message_id", "key"),
+    _partial("ix_saga_event_kept", "wire_name", "key", where="consumed_at IS NULL"),
+    Index("ix_saga_event_expires_at", "expires_at"),
+)
+
+saga_unmatched = Table(
+    "saga_unmatched",
+    metadata,
+    Column("id", Id, primary_key=True),
+    _instant("arrived_at", nullable=False),
+    _required("message_id"),
+    _required("reason"),
+    Column("saga_id", Id),
+    _required("properties"),
+    Column("body", LargeBinary, nullable=False),
+    _partial("ix_saga_unmatched_saga", "saga_id", where="saga_id IS NOT NULL"),
+)
+
+saga_key = Table(
+    "saga_key",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("business_key", Text, primary_key=True),
+    Column("saga_id", Id, nullable=False),
+    _instant("created_at", nullable=False),
+)
+
+saga_lock = Table(
+    "saga_lock",
+    metadata,
+    Column("id", Id, primary_key=True),
+    _required("resource"),
+    Column("saga_id", Id, nullable=False, index=True),
+    _required("step"),
+    _blank("branch"),
+    _instant("asked_at", nullable=False),
+    _instant("held_since"),
+    Index("ix_saga_lock_resource", "resource", "id"),
+    _partial("ix_saga_lock_held", "resource", where="held_since IS NOT NULL", unique=True),
+)
+
+saga_search = Table(
+    "saga_search",
+    metadata,
+    Column("saga_id", Id, ForeignKey("saga_instance.id", ondelete="CASCADE"), primary_key=True),
+    Column("field", Text, primary_key=True),
+    _required("value"),
+    Index("ix_saga_search_field_value", "field", "value"),
+)
+
+saga_audit = Table(
+    "saga_audit",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("saga_id", Id, nullable=False),
+    _instant("at", nullable=False),
+    _required("action"),
+    Column("by", Text, nullable=False),
+    _required("reason"),
+    _required("before"),
+    _required("after"),
+    _blank("refused"),
+    Index("ix_saga_audit_saga", "saga_id", "id"),
+)
+
+saga_worker = Table(
+    "saga_worker",
+    metadata,
+    Column("id", Id, primary_key=True),
+    _required("host"),
+    Column("process_id", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False, server_default=text("1")),
+    _required("definitions"),
+    _instant("started_at", nullable=False),
+    _instant("heartbeat_at", nullable=False),
+    Index("ix_saga_worker_heartbeat_at", "heartbeat_at"),
+)
+
+saga_installation = Table(
+    "saga_installation",
+    metadata,
+    Column("only_row", Integer, primary_key=True, autoincrement=False, server_default=text("1")),
+    Column("id", Id, nullable=False),
+    _required("name"),
+    _instant("created_at", nullable=False),
+    CheckConstraint("only_row = 1", name="only_row"),
+)
