@@ -1,0 +1,21 @@
+"""Inbox and outbox in a SQL database, through SQLAlchemy: PostgreSQL and SQLite."""
+
+from messaging.sql.faults import Fault, fault_of
+from messaging.sql.inbox import SqlInbox
+from messaging.sql.outbox import SqlOutbox, write_outgoing
+from messaging.sql.sessions import Sessions, in_transaction
+from messaging.sql.tables import MessagingTables, create_tables, messaging_metadata, tables
+
+__all__ = [
+    "Fault",
+    "MessagingTables",
+    "Sessions",
+    "SqlInbox",
+    "SqlOutbox",
+    "create_tables",
+    "fault_of",
+    "in_transaction",
+    "messaging_metadata",
+    "tables",
+    "write_outgoing",
+]

@@ -1,0 +1,27 @@
+"""Transactions through a sessionmaker of either kind, for code that is written once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
+
+T = TypeVar("T")
+Sessions: TypeAlias = async_sessionmaker[Any] | sessionmaker[Any]
+
+
+async def in_transaction(sessions: Sessions, work: Callable[[Session], T]) -> T:
+    """Run `work` in a transaction of its own and commit it; blocking sessions run in a thread."""
+    if isinstance(sessions, async_sessionmaker):
+        async with sessions() as session, session.begin():
+            result: T = await session.run_sync(work)
+        return result
+    return await asyncio.to_thread(_in_blocking_transaction, sessions, work)
+
+
+def _in_blocking_transaction(sessions: sessionmaker[Any], work: Callable[[Session], T]) -> T:
+    with sessions() as session, session.begin():
+        return work(session)
