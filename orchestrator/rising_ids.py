@@ -12,8 +12,7 @@ _COUNTER_BITS = 12
 
 
 class RisingIds:
-    """Makes UUIDs of version 7; each is greater than the one before, even when the clock stands still or
-    goes back. Safe to use from several threads."""
+    """Makes UUIDs of version 7, each greater than the one before, whatever the clock does. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()

@@ -1,18 +1,18 @@
 """The tables of sagas, as SQLAlchemy Core describes them; `migrations/` creates them.
 
-    saga_instance       one saga; its row is the lock on everything below that concerns it
-    saga_step           one direction of one step: the command (which is sent from here), or the wait
-    saga_attempt        command ids that a later attempt replaced; replies to them still count
-    saga_signal         what a saga has yet to be told
-    saga_history        what happened beside the plain path; only ever appended to
-    saga_event          events received, kept or consumed
-    saga_unmatched      messages that fit no saga, whole, with why
-    saga_key            (saga name, business key) -> saga; decides who starts, and outlives the saga
-    saga_lock           resources that sagas hold or wait for
-    saga_search         searchable fields of states
-    saga_audit          what operators asked for, and what became of it
-    saga_worker         processes and the definitions they know
-    saga_installation   one row: which installation this database belongs to
+saga_instance       one saga; its row is the lock on everything below that concerns it
+saga_step           one direction of one step: the command (which is sent from here), or the wait
+saga_attempt        command ids that a later attempt replaced; replies to them still count
+saga_signal         what a saga has yet to be told
+saga_history        what happened beside the plain path; only ever appended to
+saga_event          events received, kept or consumed
+saga_unmatched      messages that fit no saga, whole, with why
+saga_key            (saga name, business key) -> saga; decides who starts, and outlives the saga
+saga_lock           resources that sagas hold or wait for
+saga_search         searchable fields of states
+saga_audit          what operators asked for, and what became of it
+saga_worker         processes and the definitions they know
+saga_installation   one row: which installation this database belongs to
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ metadata = MetaData(
     }
 )
 
-_HOT: Final = {"postgresql_with": {"fillfactor": 80}}
+_HOT: Final[Any] = {"postgresql_with": {"fillfactor": 80}}
+"""Room in each page for the next version of a row."""
 
 
 def one_of(column: str, words: type[SagaStatus | StepStatus | Direction | BlockedReason]) -> str:
@@ -76,9 +77,7 @@ def _instant(name: str, *, nullable: bool = True) -> Column[Any]:
 
 
 def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
-    return Index(
-        name, *columns, unique=unique, postgresql_where=text(where), sqlite_where=text(where)
-    )
+    return Index(name, *columns, unique=unique, postgresql_where=text(where), sqlite_where=text(where))
 
 
 saga_instance = Table(
@@ -111,9 +110,7 @@ saga_instance = Table(
     _instant("updated_at", nullable=False),
     _instant("ended_at"),
     CheckConstraint(one_of("status", SagaStatus), name="status"),
-    CheckConstraint(
-        f"(wake_at IS NULL) = (status IN ({_RESTING}) OR paused_at IS NOT NULL)", name="wake_at"
-    ),
+    CheckConstraint(f"(wake_at IS NULL) = (status IN ({_RESTING}) OR paused_at IS NOT NULL)", name="wake_at"),
     CheckConstraint("(status = 'blocked') = (blocked_reason IS NOT NULL)", name="blocked"),
     CheckConstraint(one_of("blocked_reason", BlockedReason), name="blocked_reason"),
     _partial("ix_saga_instance_due", "wake_at", where="wake_at IS NOT NULL"),

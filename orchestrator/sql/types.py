@@ -3,46 +3,33 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CHAR, TIMESTAMP, Dialect, Uuid
+from sqlalchemy import CHAR, Dialect, Uuid
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from messaging.sql.types import Instant
+
+__all__ = ["Id", "Instant", "instant_from_text", "instant_text"]
 
 
 def instant_text(value: datetime) -> str:
-    """Write an aware instant as `2031-02-03 04:05:06.000789+00:00`: fixed width, so that text sorts as time.
+    """Write an aware instant as SQLite keeps it: `2031-02-03 04:05:06.000789`, UTC, sorting as time.
 
     Raises:
         ValueError: the instant has no time zone, so nobody can say when it is.
     """
-    if value.tzinfo is None:
-        raise ValueError(f"{value!r} has no time zone. Use aware instants, such as datetime.now(UTC)")
-    return value.astimezone(UTC).isoformat(" ", "microseconds")
+    if value.tzinfo is not UTC:
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone. Use aware instants, such as datetime.now(UTC)")
+        value = value.astimezone(UTC)
+    return value.isoformat(" ", "microseconds")[:26]
 
 
-class Instant(TypeDecorator[datetime]):
-    """An aware instant with microseconds: timestamptz on PostgreSQL, text in UTC on SQLite."""
-
-    impl = CHAR(32)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[datetime]:
-        """Native where there is a native type."""
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(TIMESTAMP(timezone=True))
-        return dialect.type_descriptor(CHAR(32))
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> object:
-        """As the driver wants it."""
-        if value is None or dialect.name == "postgresql":
-            return value
-        return instant_text(value)
-
-    def process_result_value(self, value: object, dialect: Dialect) -> datetime | None:
-        """Back, in UTC."""
-        if isinstance(value, str):
-            return datetime.fromisoformat(value)
-        return value.astimezone(UTC) if isinstance(value, datetime) else None
+def instant_from_text(text: str) -> datetime:
+    """Read what `instant_text` wrote."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 class Id(TypeDecorator[UUID]):
@@ -51,7 +38,7 @@ class Id(TypeDecorator[UUID]):
     impl = CHAR(36)
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[UUID]:
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Native where there is a native type."""
         if dialect.name == "postgresql":
             return dialect.type_descriptor(Uuid())
@@ -59,9 +46,7 @@ class Id(TypeDecorator[UUID]):
 
     def process_bind_param(self, value: UUID | None, dialect: Dialect) -> object:
         """As the driver wants it."""
-        if value is None or dialect.name == "postgresql":
-            return value
-        return str(value)
+        return value if value is None or dialect.name == "postgresql" else str(value)
 
     def process_result_value(self, value: object, dialect: Dialect) -> UUID | None:
         """Back."""

@@ -1,0 +1,1 @@
+"""Sagas in a SQL database, through SQLAlchemy: PostgreSQL and SQLite."""
