@@ -1,0 +1,311 @@
+"""One consumer of one queue, kept alive over everything that can happen to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from messaging.envelope import Destination
+from messaging.errors import NotConfirmed, TopologyMismatch, TransportError, Unroutable
+from messaging.rabbitmq import properties, wire
+from messaging.rabbitmq.connection import BROKER_ERRORS, CLOSE_SECONDS, Backoff, Link, told
+from messaging.rabbitmq.consumers import Arrival, Consumer, RawProperties, consume, taken_apart
+from messaging.rabbitmq.lines import RETURNED, Parcel
+from messaging.rabbitmq.publisher import Publisher
+from messaging.rabbitmq.topology import Topology
+from messaging.rabbitmq.watermark import Watermark
+from messaging.transport import Delivery
+
+log = logging.getLogger(__name__)
+
+_MOVE_TIMEOUT = timedelta(seconds=30)
+
+
+@dataclass(slots=True)
+class Caution:
+    """How many messages to ask for at a time.
+
+    A message that ends the connection comes again, and everything else that was under way comes with it,
+    each time nearer to the broker's delivery limit. After two lives without anything settled the
+    subscription takes messages one by one, so that only the culprit gets there, until as many are settled
+    as could have been under way with it.
+    """
+
+    prefetch_messages: int
+    fruitless_lives: int = 0
+    singly: int = 0
+    """How many more to take one at a time."""
+
+    @property
+    def messages(self) -> int:
+        """The prefetch to use now."""
+        return 1 if self.singly else self.prefetch_messages
+
+    def lost(self, *, settled: int) -> None:
+        """A life has ended in which so many were settled."""
+        self.fruitless_lives = 0 if settled else self.fruitless_lives + 1
+        if self.fruitless_lives >= 2 and self.prefetch_messages > 1:
+            self.singly = self.prefetch_messages
+
+    def settled(self, count: int) -> bool:
+        """Returns whether it is time to take many at a time again."""
+        if not self.singly:
+            return False
+        self.singly = max(0, self.singly - count)
+        return self.singly == 0
+
+
+class RabbitSubscription:
+    """Fills its buffer from a channel of its own; nothing is decoded before it is taken."""
+
+    def __init__(
+        self,
+        queue: str,
+        *,
+        prefetch_messages: int,
+        link: Link,
+        topology: Topology,
+        publisher: Publisher,
+    ) -> None:
+        self._name = queue
+        self._full = topology.full(queue)
+        self._link, self._topology, self._publisher = link, topology, publisher
+        self._caution = Caution(prefetch_messages)
+        self._buffer: deque[Arrival] = deque()
+        self._unsettled: Watermark[RawProperties] = Watermark()
+        self._settled_in_this_life = 0
+        self._epoch = 0
+        self._consumer: Consumer | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._filled = asyncio.Event()
+        self._consuming = asyncio.Event()
+        self._last_error = "not connected yet"
+        self._closed = False
+
+    @property
+    def queue(self) -> str:
+        """The queue's full name."""
+        return self._full
+
+    @property
+    def epoch(self) -> int:
+        """Rises with every channel: what was unsettled before comes again."""
+        return self._epoch
+
+    async def start(self, patience: timedelta) -> None:
+        """Begin to consume.
+
+        Raises:
+            TransportError: it did not come to that within `patience`; the text says why.
+        """
+        self._task = asyncio.create_task(self._keep_consuming(), name=f"rabbitmq consumer of {self._full}")
+        try:
+            async with asyncio.timeout(patience.total_seconds()):
+                await self._consuming.wait()
+        except BaseException as problem:
+            await self.close()
+            if not isinstance(problem, TimeoutError):
+                raise
+            raise TransportError(
+                f"queue {self._full!r} could not be consumed within {patience.total_seconds():g} s: "
+                f"{self._last_error}. Is it declared?"
+            ) from None
+
+    async def take(self, limit: int) -> list[Delivery]:
+        """Wait until something is there, then return at most `limit` of it."""
+        while not (taken := self.take_nowait(limit)):
+            self._filled.clear()
+            await self._filled.wait()
+        return taken
+
+    def take_nowait(self, limit: int) -> list[Delivery]:
+        """Return at most `limit` of what is in the buffer right now."""
+        if self._closed:
+            raise TransportError(f"the subscription of queue {self._full!r} is closed.")
+        buffer = self._buffer
+        return [self._delivery(buffer.popleft()) for _ in range(min(limit, len(buffer)))]
+
+    def _delivery(self, arrival: Arrival) -> Delivery:
+        envelope, attempt, problem = properties.decoded(taken_apart(arrival.properties), arrival.body)
+        return Delivery(envelope, self._name, arrival.tag, self._epoch, attempt, arrival.redelivered, problem)
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Settle as handled; of a channel that is gone, they come again."""
+        await self._settle(deliveries)
+
+    async def retry_later(self, delivery: Delivery, after: timedelta) -> None:
+        """Send it through a queue that holds it for the delay, then settle it.
+
+        Delays are rounded up to a few steps, since each has a queue of its own.
+        """
+        raw = self._raw(delivery)
+        if raw is None:
+            return
+        moved = properties.put_off(taken_apart(raw), delivery.attempt + 1)
+        outcome: str | None = None
+        for _ in range(2):
+            queue = await self._topology.delay_queue(self._name, after)
+            outcome = await self._move(delivery, raw, queue, moved)
+            if outcome != RETURNED:
+                break
+            self._topology.forget_delay(queue)
+        self._raise_unless_moved(delivery, "the delay queue", outcome)
+        await self._settle([delivery])
+
+    async def dead_letter(self, delivery: Delivery, reason: str, detail: str = "") -> None:
+        """Send it to the dead letters, then settle it."""
+        raw = self._raw(delivery)
+        if raw is None:
+            return
+        moved = properties.buried(taken_apart(raw), self._full, reason, detail)
+        queue = f"{self._full}.dead"
+        outcome = await self._move(delivery, raw, queue, moved)
+        if outcome == RETURNED:
+            queue = await self._topology.dead_letters(self._name)
+            outcome = await self._move(delivery, raw, queue, moved)
+        self._raise_unless_moved(delivery, queue, outcome)
+        await self._settle([delivery])
+
+    async def backlog(self) -> int:
+        """How many messages are ready in the broker or in the buffer and not yet taken."""
+        return await self._topology.count(self._name) + len(self._buffer)
+
+    async def close(self) -> None:
+        """Receive no more and give back what was not taken; what was taken can still be settled."""
+        if self._closed:
+            return
+        self._closed = True
+        self._filled.set()
+        await self._stop_task()
+        consumer = self._consumer
+        if consumer is not None and not consumer.lost.done():
+            with suppress(*BROKER_ERRORS):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await consumer.cancel()
+                    await self._give_back_buffer(consumer)
+            if not len(self._unsettled):
+                await consumer.close()
+
+    async def end(self) -> None:
+        """Close with the transport: what is unsettled goes back."""
+        self._closed = True
+        self._filled.set()
+        await self._stop_task()
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.close()
+
+    async def _stop_task(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task], timeout=CLOSE_SECONDS)
+
+    async def _give_back_buffer(self, consumer: Consumer) -> None:
+        tags = [arrival.tag for arrival in self._buffer]
+        self._buffer.clear()
+        self._unsettled.settle(tags)
+        await consumer.give_back(tags)
+
+    def _raw(self, delivery: Delivery) -> RawProperties | None:
+        """The properties as they came; None when the delivery is of a past channel or settled."""
+        raw = self._unsettled.kept(delivery.tag) if delivery.epoch == self._epoch else None
+        if raw is None:
+            self._log_dropped([delivery])
+        return raw
+
+    async def _move(self, delivery: Delivery, raw: RawProperties, queue: str, moved: bytes) -> str | None:
+        message_id = taken_apart(raw).fields.get(wire.MESSAGE_ID, b"")
+        parcel = Parcel(message_id, "", queue, True, moved, delivery.envelope.body)
+        return await self._publisher.move(parcel, _MOVE_TIMEOUT)
+
+    def _raise_unless_moved(self, delivery: Delivery, queue: str, outcome: str | None) -> None:
+        if outcome is None:
+            return
+        message_id, destination = delivery.envelope.message_id, str(Destination(queue))
+        if outcome == RETURNED:
+            raise Unroutable(message_id, destination)
+        raise NotConfirmed(message_id, destination, outcome)
+
+    async def _settle(self, deliveries: Sequence[Delivery]) -> None:
+        consumer, epoch = self._consumer, self._epoch
+        current = [delivery.tag for delivery in deliveries if delivery.epoch == epoch]
+        acks = self._unsettled.settle(current) if consumer is not None else []
+        if consumer is None or len(current) < len(deliveries) or (current and not acks):
+            self._log_dropped(deliveries)
+        if consumer is None or not acks:
+            return
+        self._settled_in_this_life += len(current)
+        try:
+            await consumer.acknowledge(acks)
+        except BROKER_ERRORS:
+            self._log_dropped(deliveries)
+            return
+        if self._closed and not len(self._unsettled):
+            await consumer.close()
+        elif self._caution.settled(len(current)):
+            await consumer.close()  # and start again, many at a time
+
+    def _log_dropped(self, deliveries: Sequence[Delivery]) -> None:
+        log.info(
+            "queue %r: %d deliveries of a lost channel cannot be settled and will come again: %s",
+            self._full,
+            len(deliveries),
+            ", ".join(delivery.envelope.message_id for delivery in deliveries[:5]),
+        )
+
+    async def _keep_consuming(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                reason = await self._consume()
+            except (TransportError, *BROKER_ERRORS) as problem:
+                reason = told(problem)
+            self._last_error = self._link.broker.masked(reason)
+            log.warning("queue %r: %s; consuming again", self._full, self._last_error)
+            if self._settled_in_this_life:
+                backoff.reset()
+            self._settled_in_this_life = 0
+            await asyncio.sleep(backoff.next())
+
+    async def _consume(self) -> str:
+        """Live through one channel and return why it ended."""
+        session = await self._link.session()
+        try:
+            await self._topology.restore(self._name)
+        except TopologyMismatch as problem:
+            log.error("consuming queue %r as it is: %s", self._full, problem)  # noqa: TRY400
+        self._begin()
+        began = False
+        try:
+            self._consumer = await consume(session, self._full, self._caution.messages, self._arrived)
+            began = True
+            self._consuming.set()
+            return await asyncio.shield(self._consumer.lost)
+        finally:
+            if not self._closed:
+                if began:
+                    self._caution.lost(settled=self._settled_in_this_life)
+                await self._abandon()
+
+    def _begin(self) -> None:
+        self._epoch += 1
+        self._buffer.clear()
+        self._unsettled.clear()
+
+    async def _abandon(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        self._buffer.clear()
+        self._unsettled.clear()
+        if consumer is not None:
+            await consumer.close()
+
+    def _arrived(self, arrival: Arrival) -> None:
+        self._unsettled.arrived(arrival.tag, arrival.properties)
+        self._buffer.append(arrival)
+        self._filled.set()
