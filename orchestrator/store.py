@@ -131,10 +131,11 @@ class StoreTransaction(Protocol):
         """Lock these sagas, in order of id, and load them. Unknown ids are left out."""
         ...
 
-    async def lock_due(self, known: Sequence[Pin], *, limit: int) -> Locked:
+    async def lock_due(self, known: Sequence[Pin], *, limit: int, only_new: bool = False) -> Locked:
         """Lock and load sagas of known definitions whose `wake_at` has come, earliest first.
 
-        What another transaction has locked is passed over.
+        What another transaction has locked is passed over. With `only_new`, sagas that have not written
+        any step yet (`seq` = 0) are taken alone.
         """
         ...
 
@@ -261,6 +262,8 @@ class AuditEntry:
     before: str
     after: str
     refused: str = ""
+    signal_id: UUID | None = None
+    """The signal that asked, so that whoever sent it can look up the answer."""
 
 
 class SagaStore(Protocol):

@@ -1,0 +1,109 @@
+"""Many signals, one transaction: the sagas of a batch with what was decided for each so far."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from uuid import UUID
+
+from messaging.transport import Outgoing
+from orchestrator.errors import HookRaised
+from orchestrator.instance import SagaInstance, StepKey, StepRecord
+from orchestrator.outgoing import event_message
+from orchestrator.registry import SagaRegistry
+from orchestrator.signal_codec import signal_to_row
+from orchestrator.signals import CodeFailed, Decision, Incoming
+from orchestrator.store import Locked, NewSignal, SagaCommand, StoreTransaction
+from orchestrator.transitions import decide
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of one signal."""
+
+    decision: Decision | None
+    """None: this process does not have the saga's definition, or does not know the saga."""
+    error: str = ""
+    """What a hook raised, with its traceback; the saga is blocked then."""
+
+
+class Batch:
+    """The locked sagas of one transaction. Tell it signals, then save it."""
+
+    def __init__(self, registry: SagaRegistry, locked: Locked, *, grace: timedelta) -> None:
+        self._registry, self._locked, self._grace = registry, locked, grace
+        self._decided: dict[UUID, Decision] = {}
+        self._signals: list[NewSignal] = []
+        self.now = locked.now
+
+    def saga(self, saga_id: UUID) -> SagaInstance | None:
+        """A saga as decided so far."""
+        decided = self._decided.get(saga_id)
+        return decided.instance if decided else self._locked.sagas.get(saga_id)
+
+    def tell(self, saga_id: UUID, incoming: Incoming) -> Told:
+        """Decide one signal. One that raises blocks its saga and is kept aside for a retry."""
+        instance = self.saga(saga_id)
+        saga = self._registry.find(instance.pin) if instance else None
+        if instance is None or saga is None:
+            return Told(None)
+        try:
+            decision = decide(saga, instance, incoming, now=self.now)
+            error = ""
+        except HookRaised as raised:
+            error = "".join(traceback.format_exception(raised))
+            decision = decide(saga, instance, CodeFailed(raised.step, str(raised)), now=self.now)
+        self._keep(saga_id, decision)
+        return Told(decision, error)
+
+    def _keep(self, saga_id: UUID, decision: Decision) -> None:
+        earlier = self._decided.get(saga_id)
+        if earlier is not None:
+            self._decided[saga_id] = earlier.then(decision)
+        elif decision.accepted or decision.notes:
+            self._decided[saga_id] = decision
+
+    def park(self, saga_id: UUID, incoming: Incoming, *, error: str = "") -> None:
+        """Keep a signal for later: for a process that knows the definition, or for a retry."""
+        row = signal_to_row(incoming)
+        if row is not None:
+            self._signals.append(NewSignal(saga_id, *row, error=error))
+
+    async def save(self, tx: StoreTransaction) -> list[SagaCommand]:
+        """Write everything; return the commands to publish once the transaction has committed."""
+        commands: list[SagaCommand] = []
+        decisions = [self._with_sends(decision, commands) for decision in self._decided.values()]
+        await tx.save(decisions)
+        await tx.add_signals(self._signals)
+        await tx.add_outgoing(list(_events_of(decisions)))
+        return commands
+
+    @property
+    def publishes_events(self) -> bool:
+        """Whether the outbox has something new once this is committed."""
+        return any(decision.events for decision in self._decided.values())
+
+    def _with_sends(self, decision: Decision, commands: list[SagaCommand]) -> Decision:
+        """Claim what this process publishes itself: due at once, with its body in hand."""
+        due = [k for k in (*decision.added, *decision.changed) if self._sends_now(decision.steps[k])]
+        if not due:
+            return decision
+        steps: dict[StepKey, StepRecord] = dict(decision.steps)
+        saga = decision.instance
+        for key in due:
+            record = replace(steps[key], send_after=self.now + self._grace, send_attempts=1)
+            steps[key] = record
+            commands.append(SagaCommand(saga.id, saga.pin.name, record, saga.trace, send_attempts=1))
+        return replace(decision, instance=replace(saga, steps=steps))
+
+    def _sends_now(self, record: StepRecord) -> bool:
+        due = record.send_after is not None and record.send_after <= self.now
+        return due and record.body is not None
+
+
+def _events_of(decisions: Iterable[Decision]) -> Iterable[Outgoing]:
+    for decision in decisions:
+        for event in decision.events:
+            yield event_message(event, decision.instance)

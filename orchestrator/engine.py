@@ -1,0 +1,275 @@
+"""The batch engine: many deliveries or due sagas, one transaction, then publish and settle.
+
+One loop takes what is there, so replies are always decided before deadlines. Nothing is settled before
+its effect is committed; nothing is published before it is committed; killed anywhere in between, the
+delivery comes again and changes nothing, and the unsent command is found by its row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+from uuid import UUID
+
+from messaging import failpoints
+from messaging.codec import DEFAULT_LIMITS, Limits
+from orchestrator.batch import Batch
+from orchestrator.errors import ConcurrentUpdate
+from orchestrator.incoming import Events, Reply, Undecodable, Unmatched, unmatched_message
+from orchestrator.instance import SagaInstance
+from orchestrator.registry import SagaRegistry
+from orchestrator.sender import Sender
+from orchestrator.signals import (
+    CancelRequested,
+    CodeFailed,
+    DeadlinePassed,
+    EventMatched,
+    ReplyReceived,
+    RetryRequested,
+)
+from orchestrator.signal_codec import signal_from_row
+from orchestrator.store import (
+    AuditEntry,
+    CommandRef,
+    EventMatch,
+    Locked,
+    SagaCommand,
+    SagaStore,
+    StoredSignal,
+    StoreTransaction,
+    UnmatchedMessage,
+)
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How the engine works; the defaults suit production."""
+
+    batch: int = 200
+    """Deliveries or due sagas in one transaction, at most."""
+    grace: timedelta = timedelta(seconds=30)
+    """How long a committed command may be on its way to the broker before it is sent again."""
+    keep_events_for: timedelta = timedelta(hours=24)
+    limits: Limits = DEFAULT_LIMITS
+
+
+class Engine:
+    """Turns batches of signals into transactions. Each method is one transaction, safe to repeat."""
+
+    def __init__(
+        self, registry: SagaRegistry, store: SagaStore, sender: Sender, settings: EngineSettings | None = None
+    ) -> None:
+        self._registry, self._store, self._sender = registry, store, sender
+        self.settings = settings or EngineSettings()
+        self.events_published: Callable[[], None] = lambda: None
+        """Called after a commit that put events into the outbox."""
+
+    async def replies(self, items: Sequence[Reply | Unmatched]) -> None:
+        """Decide replies, in order; those that fit nothing are kept whole with why."""
+        replies = [item for item in items if isinstance(item, Reply)]
+        unmatched = [unmatched_message(item, item.reason) for item in items if isinstance(item, Unmatched)]
+
+        async def work(tx: StoreTransaction) -> Batch:
+            refs = await tx.find_commands([item.command_id for item in replies])
+            batch = self._batch(await tx.lock(list({ref.saga_id for ref in refs.values()})))
+            more = [self._reply(batch, item, refs.get(item.command_id)) for item in replies]
+            await tx.add_unmatched([*unmatched, *(message for message in more if message)])
+            return batch
+
+        await self._run(work)
+
+    def _reply(self, batch: Batch, item: Reply, ref: CommandRef | None) -> UnmatchedMessage | None:
+        if ref is None:
+            return unmatched_message(item, f"correlation id {item.command_id} is of nothing we sent")
+        incoming = ReplyReceived(
+            ref.key, ref.round, ref.attempt, item.outcome, item.body, item.error_code, item.moves_deadline_by
+        )
+        told = batch.tell(ref.saga_id, incoming)
+        if told.decision is None or told.error:
+            batch.park(ref.saga_id, incoming, error=told.error)
+            return None
+        unusable = next((note for note in told.decision.notes if note.unusable), None)
+        return unmatched_message(item, unusable.text, ref.saga_id) if unusable else None
+
+    async def keep_events(self, items: Sequence[Events | Unmatched]) -> list[UUID]:
+        """Keep events, unmatched ones aside; return the ids of the new ones, to be matched next."""
+        rows = [row for item in items if isinstance(item, Events) for row in item.rows]
+        unmatched = [unmatched_message(item, item.reason) for item in items if isinstance(item, Unmatched)]
+        async with self._store.transaction() as tx:
+            await tx.add_unmatched(unmatched)
+            new = await tx.add_events(rows)
+        failpoints.reached("engine.events_kept")
+        return new
+
+    async def match_events(self, event_ids: Sequence[UUID] | None = None) -> int:
+        """Hand kept events to the sagas that wait for them; return how many found one."""
+
+        async def work(tx: StoreTransaction) -> Batch:
+            nonlocal found
+            matches = await tx.event_matches(event_ids=event_ids, limit=self.settings.batch)
+            found = len(matches)
+            batch = self._batch(await tx.lock(list({match.saga_id for match in matches})))
+            await self._take_events(tx, batch, matches)
+            return batch
+
+        found = 0
+        await self._run(work)
+        return found
+
+    async def _take_events(self, tx: StoreTransaction, batch: Batch, matches: Sequence[EventMatch]) -> None:
+        """Tell each waiting saga its event. An event that any saga takes is consumed."""
+        unconsumed = await tx.lock_events(list({match.event_id for match in matches}))
+        consumed: dict[UUID, UUID] = {}
+        for match in matches:
+            if match.event_id in unconsumed:
+                incoming = EventMatched(match.key, match.event_id, match.body, match.arrived_at)
+                told = batch.tell(match.saga_id, incoming)
+                if told.error:
+                    batch.park(match.saga_id, incoming, error=told.error)
+                if told.error or (told.decision and told.decision.accepted):
+                    consumed[match.event_id] = match.saga_id
+        await tx.consume_events(consumed)
+
+    async def wake(self, *, deadlines: bool) -> int:
+        """Take on sagas whose time has come: new ones, new waits, passed deadlines; return how many.
+
+        Args:
+            deadlines: whether deadlines count already; if not, only sagas that have not begun are taken.
+        """
+
+        async def work(tx: StoreTransaction) -> Batch:
+            nonlocal found
+            pins, limit = self._registry.pins, self.settings.batch
+            locked = await tx.lock_due(pins, limit=limit, only_new=not deadlines)
+            found = len(locked.sagas)
+            if found:
+                failpoints.reached("engine.timer_claimed")
+            return await self._woken(tx, locked)
+
+        found = 0
+        await self._run(work)
+        return found
+
+    async def _woken(self, tx: StoreTransaction, locked: Locked) -> Batch:
+        batch = self._batch(locked)
+        waiting = [saga.id for saga in locked.sagas.values() if saga.seq]
+        if waiting:
+            await self._take_signals(tx, batch, await tx.pending_signals(waiting))
+            await self._take_events(tx, batch, await tx.event_matches(saga_ids=waiting))
+        for saga_id in locked.sagas:
+            batch.tell(saga_id, DeadlinePassed())
+        return batch
+
+    async def signals(self) -> int:
+        """Tell sagas what is kept for them; return how many sagas had something."""
+
+        async def work(tx: StoreTransaction) -> Batch:
+            nonlocal found
+            locked = await tx.lock_signalled(self._registry.pins, limit=self.settings.batch)
+            found = len(locked.sagas)
+            batch = self._batch(locked)
+            await self._take_signals(tx, batch, await tx.pending_signals(list(locked.sagas)))
+            return batch
+
+        found = 0
+        await self._run(work)
+        return found
+
+    async def _take_signals(self, tx: StoreTransaction, batch: Batch, signals: Sequence[StoredSignal]) -> None:
+        failed: dict[UUID, str] = {}
+        audit: list[AuditEntry] = []
+        revived: list[UUID] = []
+        for signal in signals:
+            before = batch.saga(signal.saga_id)
+            try:
+                incoming = signal_from_row(signal.kind, signal.body)
+            except ValueError as error:
+                failed[signal.id] = str(error)
+                continue
+            told = batch.tell(signal.saga_id, incoming)
+            if isinstance(incoming, CancelRequested | RetryRequested) and before and told.decision:
+                audit.append(_audit_entry(signal, incoming, before, told.decision.instance, told.error or told.decision.refused))
+                if isinstance(incoming, RetryRequested) and told.decision.accepted:
+                    revived.append(signal.saga_id)
+            elif told.error:
+                failed[signal.id] = told.error
+        await tx.fail_signals(failed)
+        await tx.take_signals([signal.id for signal in signals if signal.id not in failed])
+        await tx.revive_signals(revived)
+        await tx.add_audit(audit)
+
+    async def quarantine(self, saga_id: UUID, error: BaseException) -> None:
+        """Block a saga that cannot be decided or written, so that the others go on."""
+        async with self._store.transaction() as tx:
+            batch = self._batch(await tx.lock([saga_id]))
+            batch.tell(saga_id, CodeFailed("", f"{type(error).__name__}: {error}"))
+            await batch.save(tx)
+
+    async def claim_unsent(self) -> int:
+        """Find commands that are due and not on their way, and hand them to the sender; return how many."""
+        async with self._store.transaction() as tx:
+            commands = await tx.claim_unsent(limit=self.settings.batch, grace=self.settings.grace)
+        if commands:
+            failpoints.reached("engine.sends_claimed")
+            await self._sender.send(commands)
+        return len(commands)
+
+    async def flush_marks(self) -> None:
+        """Write what the sender knows, when no batch comes along to carry it."""
+
+        async def work(tx: StoreTransaction) -> Batch:
+            return self._batch(Locked(await tx.now()))
+
+        if self._sender.has_news:
+            await self._run(work)
+
+    # -- one transaction
+
+    def _batch(self, locked: Locked) -> Batch:
+        failpoints.reached("engine.loaded")
+        return Batch(self._registry, locked, grace=self.settings.grace)
+
+    async def _run(self, work: Callable[[StoreTransaction], Awaitable[Batch]]) -> None:
+        """One transaction: the work, its decisions, and the sender's news last; then publish."""
+        marks, problems = self._sender.take_marks(), self._sender.take_problems()
+        try:
+            async with self._store.transaction() as tx:
+                batch = await work(tx)
+                failpoints.reached("engine.decided")
+                commands: list[SagaCommand] = await batch.save(tx)
+                await tx.mark_sent(marks)
+                await tx.put_off_sends(problems)
+        except BaseException:
+            self._sender.give_back(marks, problems)
+            raise
+        failpoints.reached("engine.committed")
+        if marks:
+            failpoints.reached("engine.marked")
+        await self._sender.send(commands)
+        if batch.publishes_events:
+            self.events_published()
+
+    def may_succeed_again(self, error: BaseException) -> bool:
+        """Whether the same batch, done again as a whole, may go through."""
+        return isinstance(error, ConcurrentUpdate) or self._store.is_transient(error)
+
+
+def _audit_entry(
+    signal: StoredSignal, asked: CancelRequested | RetryRequested, before: SagaInstance, after: SagaInstance, refused: str
+) -> AuditEntry:
+    return AuditEntry(
+        signal.saga_id, signal.kind, asked.by, asked.reason, before.status.value, after.status.value, refused, signal.id
+    )
+
+
+def undecodable_only(items: Sequence[object]) -> list[Undecodable]:
+    """Those of a batch that go to the dead letters."""
+    return [item for item in items if isinstance(item, Undecodable)]

@@ -1,0 +1,155 @@
+"""Deliveries read into what they are: a reply, an event, or something unusable with why. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeAlias
+from uuid import UUID, uuid4
+
+from pydantic import ValidationError
+
+from messaging import envelope as wire
+from messaging.codec import Limits, check_json
+from messaging.envelope import Envelope
+from messaging.errors import DecodeError
+from messaging.transport import Delivery
+from orchestrator.progress import KEYLESS
+from orchestrator.registry import KnownEvent
+from orchestrator.store import ReceivedEvent, UnmatchedMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply to a command whose id it carries; whether we sent that command, the store knows."""
+
+    command_id: UUID
+    outcome: str
+    body: str
+    error_code: str
+    moves_deadline_by: timedelta | None
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """Not JSON, or over a limit: dead-lettered with its raw bytes."""
+
+    reason: str
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Unmatched:
+    """JSON that fits nothing here: kept whole in the database."""
+
+    reason: str
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """An event, once for each key under which it may be awaited."""
+
+    rows: tuple[ReceivedEvent, ...]
+    delivery: Delivery
+
+
+Read: TypeAlias = Reply | Events | Undecodable | Unmatched
+
+
+def read_reply(delivery: Delivery, limits: Limits) -> Reply | Undecodable | Unmatched:
+    """Read a delivery of the reply queue."""
+    problem = _undecodable(delivery, limits)
+    if problem:
+        return Undecodable(problem, delivery)
+    envelope = delivery.envelope
+    try:
+        command_id = UUID(envelope.correlation_id)
+    except ValueError:
+        return Unmatched(f"its correlation id {envelope.correlation_id!r} is of nothing we sent", delivery)
+    outcome = envelope.text_header(wire.OUTCOME) or wire.SUCCESS
+    moved = _seconds(envelope.headers.get(wire.DEADLINE_SECONDS))
+    error_code = envelope.text_header(wire.ERROR_CODE)
+    return Reply(command_id, outcome, envelope.body.decode(), error_code, moved, delivery)
+
+
+def read_event(
+    delivery: Delivery, known: Mapping[str, KnownEvent], limits: Limits, keep_for: timedelta
+) -> Events | Undecodable | Unmatched:
+    """Read a delivery of the event queue, with the keys that the definitions give it."""
+    problem = _undecodable(delivery, limits)
+    if problem:
+        return Undecodable(problem, delivery)
+    envelope = delivery.envelope
+    event_type = known.get(envelope.type)
+    if event_type is None:
+        return Unmatched(f"no saga here waits for events of type {envelope.type!r}", delivery)
+    try:
+        keys = _keys_of(envelope, event_type)
+    except ValidationError as error:
+        return Unmatched(f"the body is no {envelope.type!r}: {error.error_count()} fields are wrong", delivery)
+    except Exception as error:  # the author's event_key; whatever it raises, the consumer lives on
+        return Unmatched(f"event_key raised {type(error).__name__}: {error}", delivery)
+    message_id = envelope.message_id or str(uuid4())
+    body = envelope.body.decode()
+    rows = tuple(ReceivedEvent(message_id, envelope.type, key, body, keep_for) for key in keys)
+    return Events(rows, delivery) if rows else Unmatched("no key, and no saga-id header to match by", delivery)
+
+
+def _keys_of(envelope: Envelope, known: KnownEvent) -> list[str]:
+    event = known.event.model_validate_json(envelope.body)
+    keys: dict[str, None] = {}
+    saga_id = envelope.text_header(wire.SAGA_ID)
+    for leaf in known.waits:
+        key = leaf.step.event_key(event)
+        if key is not None:
+            keys[key] = None
+        elif saga_id:
+            keys[f"{KEYLESS}{saga_id}"] = None
+    return list(keys)
+
+
+def _undecodable(delivery: Delivery, limits: Limits) -> str:
+    if delivery.problem:
+        return delivery.problem
+    try:
+        if delivery.envelope.body:
+            check_json(delivery.envelope.body, limits)
+    except DecodeError as error:
+        return error.problem
+    return _text_problem(delivery.envelope)
+
+
+def _text_problem(envelope: Envelope) -> str:
+    texts = (envelope.message_id, envelope.type, envelope.correlation_id, *map(str, envelope.headers.values()))
+    if any("\x00" in text for text in texts):
+        return "a property holds a NUL character, which databases refuse in text"
+    return ""
+
+
+def _seconds(value: object) -> timedelta | None:
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        return None
+    return timedelta(seconds=min(seconds, 366 * 86400)) if math.isfinite(seconds) and seconds > 0 else None
+
+
+def unmatched_message(item: Unmatched | Reply, reason: str, saga_id: UUID | None = None) -> UnmatchedMessage:
+    """The row that keeps a message whole."""
+    envelope = item.delivery.envelope
+    properties = {
+        "type": envelope.type,
+        "correlation_id": envelope.correlation_id,
+        "reply_to": envelope.reply_to,
+        "content_type": envelope.content_type,
+        "app_id": envelope.app_id,
+        "queue": item.delivery.queue,
+        "headers": dict(envelope.headers),
+    }
+    text = json.dumps(properties, default=str)
+    return UnmatchedMessage(envelope.message_id, reason, envelope.body, text, saga_id)

@@ -1,0 +1,224 @@
+"""The engine's loop: deliveries first, then what is due, for as long as the service runs.
+
+A transient error of the database delays a batch and never loses it; a batch that fails otherwise is
+split until the one bad item is alone, which is put aside while the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+from messaging import failpoints
+from messaging.errors import PublishError
+from messaging.retry import Retry, wait_before
+from messaging.transport import Delivery
+from orchestrator.engine import Engine
+from orchestrator.incoming import Events, Read, Undecodable, Unmatched, read_event, read_reply
+from orchestrator.incoming import Reply as ReplyItem
+from orchestrator.intake import Intake
+from orchestrator.registry import SagaRegistry
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_AGAIN: Final = Retry(max_attempts=None, backoff=timedelta(milliseconds=50), cap=timedelta(seconds=5), jitter=0.5)
+
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """How often the loop looks at the database without being told to."""
+
+    poll: timedelta = timedelta(milliseconds=100)
+    """For new and due sagas, signals and unsent commands."""
+    sweep: timedelta = timedelta(seconds=5)
+    """For kept events and waits that missed each other."""
+
+
+class EngineLoop:
+    """Runs the engine over its two queues and its database."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        registry: SagaRegistry,
+        replies: Intake,
+        events: Intake,
+        wake: asyncio.Event,
+        settings: LoopSettings | None = None,
+    ) -> None:
+        self._engine, self._registry = engine, registry
+        self._replies, self._events, self._wake = replies, events, wake
+        self._settings = settings or LoopSettings()
+        self._stopping = False
+        self._nudged = True
+        self._next_poll = self._next_sweep = 0.0
+
+    def nudge(self) -> None:
+        """Tell that something was committed that concerns this engine; it looks at once."""
+        self._nudged = True
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Let `run` end after the batch it is in."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until `stop`."""
+        batch = self._engine.settings.batch
+        pumps = [asyncio.create_task(intake.pump(batch)) for intake in (self._replies, self._events)]
+        try:
+            while not self._stopping:
+                await self._wait()
+                await self._take_deliveries()
+                if not self._stopping and self._is_time():
+                    await self._look_at_the_database()
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+
+    async def _wait(self) -> None:
+        now = asyncio.get_running_loop().time()
+        timeout = max(self._next_poll - now, 0)
+        try:
+            await asyncio.wait_for(self._wake.wait(), timeout)
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    def _is_time(self) -> bool:
+        return self._nudged or asyncio.get_running_loop().time() >= self._next_poll
+
+    # -- deliveries
+
+    async def _take_deliveries(self) -> None:
+        limit = self._engine.settings.batch
+        while not self._stopping and not (self._replies.empty and self._events.empty):
+            if deliveries := self._replies.take(limit):
+                await self._handle_replies(deliveries)
+            if deliveries := self._events.take(limit):
+                await self._handle_events(deliveries)
+            if asyncio.get_running_loop().time() >= self._next_poll + self._settings.poll.total_seconds():
+                return  # the database has its turn, however busy the queues are
+
+    async def _handle_replies(self, deliveries: Sequence[Delivery]) -> None:
+        failpoints.reached("engine.received")
+        limits = self._engine.settings.limits
+        items = [read_reply(delivery, limits) for delivery in deliveries]
+        usable = [item for item in items if isinstance(item, ReplyItem | Unmatched)]
+        done = await self._each(usable, self._engine.replies, self._replies)
+        await self._settle(self._replies, items, done)
+
+    async def _handle_events(self, deliveries: Sequence[Delivery]) -> None:
+        failpoints.reached("engine.received")
+        settings = self._engine.settings
+        known = self._registry.events
+        items = [read_event(d, known, settings.limits, settings.keep_events_for) for d in deliveries]
+        usable = [item for item in items if isinstance(item, Events | Unmatched)]
+        new: list[Any] = []
+
+        async def keep(some: Sequence[Events | Unmatched]) -> None:
+            new.extend(await self._engine.keep_events(some))
+
+        done = await self._each(usable, keep, self._events)
+        await self._settle(self._events, items, done)
+        if new:
+            await self._persistently(lambda: self._engine.match_events(new))
+
+    async def _settle(self, intake: Intake, items: Sequence[Read], done: Sequence[Delivery]) -> None:
+        await intake.handled(done)
+        if done:
+            failpoints.reached("engine.acked")
+        for item in items:
+            if isinstance(item, Undecodable):
+                await self._dead_letter(intake, item.delivery, "undecodable", item.reason)
+
+    async def _dead_letter(self, intake: Intake, delivery: Delivery, reason: str, detail: str) -> None:
+        logger.warning("Message %s is dead-lettered: %s", delivery.envelope.message_id or "without id", detail)
+        try:
+            await intake.subscription.dead_letter(delivery, reason, detail)
+        except PublishError as error:
+            logger.warning("%s. The message comes again.", error)
+
+    async def _each(
+        self, items: Sequence[T], work: Callable[[Sequence[T]], Awaitable[Any]], intake: Intake
+    ) -> list[Delivery]:
+        """Do the work on all items; split where it fails. Returns the deliveries that are done with."""
+        if not items:
+            return []
+        deliveries: list[Delivery] = [item.delivery for item in items]  # type: ignore[attr-defined]
+        try:
+            await self._persistently(lambda: work(items), intake)
+            return deliveries
+        except Exception as error:  # the batch is split until the one that raises is alone
+            if len(items) == 1:
+                detail = "".join(traceback.format_exception(error))
+                await self._dead_letter(intake, deliveries[0], f"{type(error).__name__} while it was handled", detail)
+                return []
+        half = len(items) // 2
+        return [*await self._each(items[:half], work, intake), *await self._each(items[half:], work, intake)]
+
+    # -- the database
+
+    async def _look_at_the_database(self) -> None:
+        """New and due sagas, signals, unsent commands, news of the sender; again while there is more."""
+        self._nudged = False
+        full = self._engine.settings.batch
+        deadlines = await self._replies.caught_up() and await self._events.caught_up()
+        more = [
+            await self._safely(lambda: self._engine.wake(deadlines=deadlines)),
+            await self._safely(self._engine.signals),
+            await self._safely(self._engine.claim_unsent),
+        ]
+        await self._safely(self._engine.flush_marks)
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_sweep:
+            more.append(await self._safely(self._engine.match_events))
+            self._next_sweep = now + self._settings.sweep.total_seconds()
+        again = any(found is not None and found >= full for found in more)
+        self._next_poll = now if again else now + self._settings.poll.total_seconds()
+
+    async def _safely(self, work: Callable[[], Awaitable[T]]) -> T | None:
+        """Do what will be done again at the next look, so an error only delays it."""
+        try:
+            return await work()
+        except Exception as error:  # a scan is repeated; whatever it was must not end it
+            if not self._engine.may_succeed_again(error):
+                logger.exception("A scan of the database failed; it is repeated")
+            else:
+                logger.warning("The database is away: %s. Trying again.", error)
+                self._fall_behind()
+                await asyncio.sleep(0.2)
+            return None
+
+    async def _persistently(self, work: Callable[[], Awaitable[T]], intake: Intake | None = None) -> T:
+        """Do it until it succeeds, as long as errors are transient; the batch waits, nothing is nacked.
+
+        Raises:
+            Exception: the first error that would come again.
+        """
+        tries = 0
+        while True:
+            try:
+                return await work()
+            except Exception as error:
+                if not self._engine.may_succeed_again(error):
+                    raise
+                tries += 1
+                if tries == 1 or tries % 20 == 0:
+                    logger.warning("A batch could not be committed: %s. Trying again until it can.", error)
+                self._fall_behind()
+                await asyncio.sleep(wait_before(_AGAIN, tries, seed=str(id(error))).total_seconds())
+
+    def _fall_behind(self) -> None:
+        self._replies.fell_behind()
+        self._events.fell_behind()

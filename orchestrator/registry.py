@@ -1,0 +1,89 @@
+"""Which definitions this process knows, and what they wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from messaging.codec import MessageRegistry
+from messaging.messages import Event
+from orchestrator.definition import Saga
+from orchestrator.errors import SagaDefinitionError, UnknownDefinition
+from orchestrator.instance import Pin
+from orchestrator.plan import EventLeaf
+
+
+@dataclass(frozen=True, slots=True)
+class KnownEvent:
+    """An event type with every wait of every definition that may take it."""
+
+    event: type[Event]
+    waits: tuple[EventLeaf, ...]
+
+
+class SagaRegistry:
+    """Definitions by name and version, checked against each other at start.
+
+    Raises:
+        SagaDefinitionError: two definitions have one name and version.
+    """
+
+    def __init__(self, sagas: Iterable[type[Saga[Any]]]) -> None:
+        self._by_pin: dict[Pin, Saga[Any]] = {}
+        self._by_name: dict[tuple[str, int], type[Saga[Any]]] = {}
+        self.messages = MessageRegistry()
+        for saga in sagas:
+            self._register(saga)
+        self.events = self._known_events()
+
+    def _register(self, saga: type[Saga[Any]]) -> None:
+        if not saga.steps:
+            raise SagaDefinitionError(f"saga {saga.__name__}", "has no steps. Set steps = (...) on the class")
+        other = self._by_name.setdefault((saga.name, saga.version), saga)
+        if other is not saga:
+            raise SagaDefinitionError(
+                f"saga {saga.name!r} version {saga.version}",
+                f"is defined by {other.__module__}.{other.__name__} and {saga.__module__}.{saga.__name__}. "
+                "Give one another name, or raise its version",
+            )
+        self._by_pin[pin_of(saga)] = saga()
+        for leaf in saga.plan.waits():
+            self.messages.register(leaf.event)
+
+    def _known_events(self) -> dict[str, KnownEvent]:
+        leaves = [leaf for saga in self._by_pin.values() for leaf in saga.plan.waits()]
+        return {
+            leaf.event.wire_name: KnownEvent(
+                leaf.event, tuple(other for other in leaves if other.event is leaf.event)
+            )
+            for leaf in leaves
+        }
+
+    @property
+    def pins(self) -> Sequence[Pin]:
+        """The definitions known here."""
+        return tuple(self._by_pin)
+
+    def find(self, pin: Pin) -> Saga[Any] | None:
+        """The definition an instance is pinned to, if this process has it."""
+        return self._by_pin.get(pin)
+
+    def named(self, name: str) -> type[Saga[Any]]:
+        """The latest version of a saga.
+
+        Raises:
+            UnknownDefinition: none is registered by this name.
+        """
+        versions = [version for known, version in self._by_name if known == name]
+        if not versions:
+            raise UnknownDefinition(name)
+        return self._by_name[name, max(versions)]
+
+    def __iter__(self) -> Any:
+        return iter(self._by_name.values())
+
+
+def pin_of(saga: type[Saga[Any]]) -> Pin:
+    """What instances of this definition are pinned to."""
+    return Pin(saga.name, saga.version, saga.plan.fingerprint)

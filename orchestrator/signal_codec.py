@@ -1,0 +1,100 @@
+"""Signals as rows: what a saga has yet to be told, as (kind, JSON text) and back.
+
+Kinds and fields are part of the database's contract with other releases: add, never rename.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from orchestrator.instance import Direction, StepKey
+from orchestrator.signals import (
+    CancelRequested,
+    CodeFailed,
+    DeadlinePassed,
+    EventMatched,
+    Incoming,
+    ReplyReceived,
+    RetryRequested,
+    Started,
+)
+
+REPLY: Final = "reply"
+EVENT: Final = "event"
+CANCEL: Final = "cancel"
+RETRY: Final = "retry"
+
+
+def signal_to_row(incoming: Incoming) -> tuple[str, str] | None:
+    """The kind and body to store; None for what the saga's own rows tell again (a start, a deadline)."""
+    match incoming:
+        case ReplyReceived():
+            moved = incoming.moves_deadline_by
+            return REPLY, json.dumps(
+                {
+                    **_key_to_json(incoming.key),
+                    "round": incoming.round,
+                    "attempt": incoming.attempt,
+                    "outcome": incoming.outcome,
+                    "error_code": incoming.error_code,
+                    "body": incoming.body,
+                    "deadline_seconds": None if moved is None else moved.total_seconds(),
+                }
+            )
+        case EventMatched():
+            return EVENT, json.dumps(
+                {
+                    **_key_to_json(incoming.key),
+                    "event_id": str(incoming.event_id),
+                    "body": incoming.body,
+                    "arrived_at": incoming.arrived_at.isoformat(),
+                }
+            )
+        case CancelRequested():
+            return CANCEL, json.dumps({"reason": incoming.reason, "by": incoming.by})
+        case RetryRequested():
+            return RETRY, json.dumps({"reason": incoming.reason, "step": incoming.step, "by": incoming.by})
+        case Started() | DeadlinePassed() | CodeFailed():
+            return None
+
+
+def signal_from_row(kind: str, body: str) -> Incoming:
+    """The signal a row stands for.
+
+    Raises:
+        ValueError: no such kind; a later release wrote it.
+    """
+    fields: dict[str, Any] = json.loads(body)
+    match kind:
+        case "reply":
+            seconds = fields["deadline_seconds"]
+            moved = None if seconds is None else timedelta(seconds=seconds)
+            return ReplyReceived(
+                _key_from_json(fields),
+                fields["round"],
+                fields["attempt"],
+                fields["outcome"],
+                fields["body"],
+                fields["error_code"],
+                moved,
+            )
+        case "event":
+            arrived_at = datetime.fromisoformat(fields["arrived_at"])
+            return EventMatched(_key_from_json(fields), UUID(fields["event_id"]), fields["body"], arrived_at)
+        case "cancel":
+            return CancelRequested(fields["reason"], fields["by"])
+        case "retry":
+            return RetryRequested(fields["reason"], fields["step"], fields["by"])
+        case _:
+            raise ValueError(f"signal of unknown kind {kind!r}: written by a later release?")
+
+
+def _key_to_json(key: StepKey) -> dict[str, str]:
+    return {"step": key.step, "direction": key.direction.value, "branch": key.branch}
+
+
+def _key_from_json(fields: dict[str, Any]) -> StepKey:
+    return StepKey(fields["step"], Direction(fields["direction"]), fields["branch"])
