@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
@@ -167,6 +167,9 @@ def provided() -> Iterator[list[str]]:
     Sets the services' variables in this process, and yields what is missing, one sentence each.
     """
     missing: list[str] = []
+    if in_ci():  # also where every address is given: fault tests start servers of their own
+        with suppress(debian.InstallFailed):  # each service then says what it lacks
+            _install_programs()
     with ExitStack() as started:
         for service in SERVICES:
             try:
@@ -187,13 +190,19 @@ def _located_or_installed(service: Service) -> Located:
     except ServiceMissing as error:
         if not isinstance(error.__cause__, NotInstalled) or not debian.can_install():
             raise
-    packages = [other.debian_package for other in SERVICES if not _is_installed(other)]
-    _say(f"installing {', '.join(packages)} from Debian, without starting them as system services")
     try:
-        debian.install(packages)
+        _install_programs()
     except debian.InstallFailed as failure:
         raise ServiceMissing(service, str(failure)) from failure
     return locate(service)
+
+
+def _install_programs() -> None:
+    """Install the services' programs that are not there, where that may be done."""
+    packages = [service.debian_package for service in SERVICES if not _is_installed(service)]
+    if packages and debian.can_install():
+        _say(f"installing {', '.join(packages)} from Debian, without starting them as system services")
+        debian.install(packages)
 
 
 def _is_installed(service: Service) -> bool:
