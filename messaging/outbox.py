@@ -123,6 +123,15 @@ class Relay:
     async def run(self) -> None:
         """Relay until `stop`. No error of the database or the broker ends it."""
         self._loop = asyncio.get_running_loop()
+        try:
+            await self._until_stopped()
+            if self._batches:
+                await asyncio.wait(self._batches)
+        finally:
+            for batch in self._batches:
+                batch.cancel()
+
+    async def _until_stopped(self) -> None:
         released = self._survives
         while not self._stopping:
             try:
@@ -134,10 +143,8 @@ class Relay:
             except Exception as error:  # noqa: BLE001 - whatever it was, the next pass tries again
                 await self._wait(self._database_pause(error))
                 continue
-            if not more:
+            if not more and not self._stopping:
                 await self._wait(self._settings.poll)
-        if self._batches:
-            await asyncio.wait(self._batches, timeout=self._lease.total_seconds() / 2)
 
     def stop(self) -> None:
         """Let `run` end once what is being published is settled."""

@@ -1,6 +1,7 @@
 """Inbox and outbox in a SQL database, through SQLAlchemy: PostgreSQL and SQLite."""
 
-from messaging.sql.faults import Fault, fault_of
+from messaging.outage import Fault
+from messaging.sql.faults import fault_of
 from messaging.sql.inbox import SqlInbox
 from messaging.sql.outbox import SqlOutbox, write_outgoing
 from messaging.sql.sessions import Sessions, in_transaction

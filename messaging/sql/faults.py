@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-
-class Fault(Enum):
-    """What to do about an error."""
-
-    AWAY = "away"
-    """The database cannot be used now: wait, and do the same again, however long it takes."""
-    CONFLICT = "conflict"
-    """Another transaction was in the way: roll back and run the whole again, a bounded number of times."""
-    OTHER = "other"
-    """The work itself is at fault."""
-
+from messaging.outage import Fault
 
 _CONFLICTS: Final = {"40001", "40P01", "55P03"}
 _AWAY_CLASSES: Final = ("08", "28", "3D", "53", "57P", "58")

@@ -122,9 +122,7 @@ def test_a_body_that_cannot_be_held_is_refused_with_its_reason(body: bytes, reas
         decode_body(Measured, body)
 
 
-@pytest.mark.parametrize(
-    "body", [b'"\\\\u0000"', nested(64), b'"NaN"', b'["' + b"[" * 99 + b'"]', b'"\\ud83d\\ude00"']
-)
+@pytest.mark.parametrize("body", [b'"\\\\u0000"', nested(64), b'"NaN"', b'["' + b"[" * 99 + b'"]', b'"\\ud83d\\ude00"'])
 def test_a_body_that_only_looks_wrong_is_taken(body: bytes) -> None:
     assert parse_json(body) == json.loads(body)
 
