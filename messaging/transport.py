@@ -53,6 +53,8 @@ class QueueSpec:
     bindings: tuple[Binding, ...] = ()
     delivery_limit: int = 20
     """Redeliveries after which the broker dead-letters a message that kills its consumers."""
+    owner: str = ""
+    """Who may consume it: declaring a queue that has another owner raises `TopologyMismatch`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from messaging import failpoints
 from messaging.codec import DEFAULT_LIMITS, Limits
 from orchestrator.batch import Batch
 from orchestrator.errors import ConcurrentUpdate
-from orchestrator.incoming import Events, Reply, Undecodable, Unmatched, unmatched_message
+from orchestrator.incoming import Events, Reply, Unmatched, unmatched_message
 from orchestrator.instance import SagaInstance
 from orchestrator.registry import SagaRegistry
 from orchestrator.sender import Sender
@@ -69,6 +69,7 @@ class Engine:
     ) -> None:
         self._registry, self._store, self._sender = registry, store, sender
         self.settings = settings or EngineSettings()
+        self._at_hand: tuple[UUID, ...] = ()
         self.events_published: Callable[[], None] = lambda: None
         """Called after a commit that put events into the outbox."""
 
@@ -111,6 +112,7 @@ class Engine:
 
     async def match_events(self, event_ids: Sequence[UUID] | None = None) -> int:
         """Hand kept events to the sagas that wait for them; return how many found one."""
+        found = 0
 
         async def work(tx: StoreTransaction) -> Batch:
             nonlocal found
@@ -120,7 +122,6 @@ class Engine:
             await self._take_events(tx, batch, matches)
             return batch
 
-        found = 0
         await self._run(work)
         return found
 
@@ -138,23 +139,24 @@ class Engine:
                     consumed[match.event_id] = match.saga_id
         await tx.consume_events(consumed)
 
-    async def wake(self, *, deadlines: bool) -> int:
+    async def wake(self, limit: int, *, deadlines: bool) -> int:
         """Take on sagas whose time has come: new ones, new waits, passed deadlines; return how many.
 
         Args:
+            limit: at most so many.
             deadlines: whether deadlines count already; if not, only sagas that have not begun are taken.
         """
+        found = 0
 
         async def work(tx: StoreTransaction) -> Batch:
             nonlocal found
-            pins, limit = self._registry.pins, self.settings.batch
+            pins = self._registry.pins
             locked = await tx.lock_due(pins, limit=limit, only_new=not deadlines)
-            found = len(locked.sagas)
+            found = self._took_on(locked)
             if found:
                 failpoints.reached("engine.timer_claimed")
             return await self._woken(tx, locked)
 
-        found = 0
         await self._run(work)
         return found
 
@@ -168,18 +170,18 @@ class Engine:
             batch.tell(saga_id, DeadlinePassed())
         return batch
 
-    async def signals(self) -> int:
+    async def signals(self, limit: int) -> int:
         """Tell sagas what is kept for them; return how many sagas had something."""
+        found = 0
 
         async def work(tx: StoreTransaction) -> Batch:
             nonlocal found
-            locked = await tx.lock_signalled(self._registry.pins, limit=self.settings.batch)
-            found = len(locked.sagas)
+            locked = await tx.lock_signalled(self._registry.pins, limit=limit)
+            found = self._took_on(locked)
             batch = self._batch(locked)
             await self._take_signals(tx, batch, await tx.pending_signals(list(locked.sagas)))
             return batch
 
-        found = 0
         await self._run(work)
         return found
 
@@ -206,11 +208,16 @@ class Engine:
         await tx.revive_signals(revived)
         await tx.add_audit(audit)
 
-    async def quarantine(self, saga_id: UUID, error: BaseException) -> None:
-        """Block a saga that cannot be decided or written, so that the others go on."""
+    def _took_on(self, locked: Locked) -> int:
+        self._at_hand = tuple(locked.sagas)
+        return len(locked.sagas)
+
+    async def quarantine(self, error: BaseException) -> None:
+        """Block the sagas last taken on, which could not be written, so that the others go on."""
         async with self._store.transaction() as tx:
-            batch = self._batch(await tx.lock([saga_id]))
-            batch.tell(saga_id, CodeFailed("", f"{type(error).__name__}: {error}"))
+            batch = self._batch(await tx.lock(self._at_hand))
+            for saga_id in self._at_hand:
+                batch.tell(saga_id, CodeFailed("", f"{type(error).__name__}: {error}"))
             await batch.save(tx)
 
     async def claim_unsent(self) -> int:
@@ -222,7 +229,7 @@ class Engine:
             await self._sender.send(commands)
         return len(commands)
 
-    async def flush_marks(self) -> None:
+    async def flush_marks(self) -> int:
         """Write what the sender knows, when no batch comes along to carry it."""
 
         async def work(tx: StoreTransaction) -> Batch:
@@ -230,6 +237,7 @@ class Engine:
 
         if self._sender.has_news:
             await self._run(work)
+        return 0
 
     # -- one transaction
 
@@ -268,8 +276,3 @@ def _audit_entry(
     return AuditEntry(
         signal.saga_id, signal.kind, asked.by, asked.reason, before.status.value, after.status.value, refused, signal.id
     )
-
-
-def undecodable_only(items: Sequence[object]) -> list[Undecodable]:
-    """Those of a batch that go to the dead letters."""
-    return [item for item in items if isinstance(item, Undecodable)]

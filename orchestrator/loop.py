@@ -19,14 +19,14 @@ from messaging.errors import PublishError
 from messaging.retry import Retry, wait_before
 from messaging.transport import Delivery
 from orchestrator.engine import Engine
-from orchestrator.incoming import Events, Read, Undecodable, Unmatched, read_event, read_reply
-from orchestrator.incoming import Reply as ReplyItem
+from orchestrator.incoming import Events, Read, Reply, Undecodable, Unmatched, read_event, read_reply
 from orchestrator.intake import Intake
 from orchestrator.registry import SagaRegistry
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+I = TypeVar("I", Reply | Unmatched, Events | Unmatched)
 
 _AGAIN: Final = Retry(max_attempts=None, backoff=timedelta(milliseconds=50), cap=timedelta(seconds=5), jitter=0.5)
 
@@ -79,7 +79,7 @@ class EngineLoop:
             while not self._stopping:
                 await self._wait()
                 await self._take_deliveries()
-                if not self._stopping and self._is_time():
+                if self._is_time():
                     await self._look_at_the_database()
         finally:
             for pump in pumps:
@@ -114,7 +114,7 @@ class EngineLoop:
         failpoints.reached("engine.received")
         limits = self._engine.settings.limits
         items = [read_reply(delivery, limits) for delivery in deliveries]
-        usable = [item for item in items if isinstance(item, ReplyItem | Unmatched)]
+        usable = [item for item in items if isinstance(item, Reply | Unmatched)]
         done = await self._each(usable, self._engine.replies, self._replies)
         await self._settle(self._replies, items, done)
 
@@ -150,14 +150,14 @@ class EngineLoop:
             logger.warning("%s. The message comes again.", error)
 
     async def _each(
-        self, items: Sequence[T], work: Callable[[Sequence[T]], Awaitable[Any]], intake: Intake
+        self, items: Sequence[I], work: Callable[[Sequence[I]], Awaitable[Any]], intake: Intake
     ) -> list[Delivery]:
         """Do the work on all items; split where it fails. Returns the deliveries that are done with."""
         if not items:
             return []
-        deliveries: list[Delivery] = [item.delivery for item in items]  # type: ignore[attr-defined]
+        deliveries = [item.delivery for item in items]
         try:
-            await self._persistently(lambda: work(items), intake)
+            await self._persistently(lambda: work(items))
             return deliveries
         except Exception as error:  # the batch is split until the one that raises is alone
             if len(items) == 1:
@@ -172,35 +172,49 @@ class EngineLoop:
     async def _look_at_the_database(self) -> None:
         """New and due sagas, signals, unsent commands, news of the sender; again while there is more."""
         self._nudged = False
-        full = self._engine.settings.batch
         deadlines = await self._replies.caught_up() and await self._events.caught_up()
         more = [
-            await self._safely(lambda: self._engine.wake(deadlines=deadlines)),
-            await self._safely(self._engine.signals),
-            await self._safely(self._engine.claim_unsent),
+            await self._scan(lambda limit: self._engine.wake(limit, deadlines=deadlines)),
+            await self._scan(self._engine.signals),
+            await self._scan(lambda _: self._engine.claim_unsent()),
         ]
-        await self._safely(self._engine.flush_marks)
+        await self._scan(lambda _: self._engine.flush_marks())
         now = asyncio.get_running_loop().time()
         if now >= self._next_sweep:
-            more.append(await self._safely(self._engine.match_events))
+            more.append(await self._scan(lambda _: self._engine.match_events()))
             self._next_sweep = now + self._settings.sweep.total_seconds()
-        again = any(found is not None and found >= full for found in more)
-        self._next_poll = now if again else now + self._settings.poll.total_seconds()
+        self._next_poll = now if any(more) else now + self._settings.poll.total_seconds()
 
-    async def _safely(self, work: Callable[[], Awaitable[T]]) -> T | None:
-        """Do what will be done again at the next look, so an error only delays it."""
+    async def _scan(self, work: Callable[[int], Awaitable[int]]) -> bool:
+        """Do what will be done again at the next look; return whether there is more.
+
+        An error of the database delays it. Another one halves the scan until the one bad saga is alone,
+        which is blocked then, while the others go on.
+        """
+        limit = self._engine.settings.batch
+        while True:
+            try:
+                return await work(limit) >= limit
+            except Exception as error:  # a scan never ends the loop
+                if self._engine.may_succeed_again(error):
+                    logger.warning("The database could not be scanned: %s. Trying again.", error)
+                    self._fall_behind()
+                    await asyncio.sleep(wait_before(_AGAIN, 3, seed=str(id(error))).total_seconds())
+                    return False
+                if limit == 1:
+                    logger.exception("A saga could not be decided or written; it is blocked")
+                    return await self._quarantine(error)
+                limit //= 2
+
+    async def _quarantine(self, error: Exception) -> bool:
         try:
-            return await work()
-        except Exception as error:  # a scan is repeated; whatever it was must not end it
-            if not self._engine.may_succeed_again(error):
-                logger.exception("A scan of the database failed; it is repeated")
-            else:
-                logger.warning("The database is away: %s. Trying again.", error)
-                self._fall_behind()
-                await asyncio.sleep(0.2)
-            return None
+            await self._engine.quarantine(error)
+        except Exception:  # the database may be away just now: the scan finds the saga again
+            logger.exception("The saga could not be blocked either; the scan is repeated")
+            return False
+        return True
 
-    async def _persistently(self, work: Callable[[], Awaitable[T]], intake: Intake | None = None) -> T:
+    async def _persistently(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do it until it succeeds, as long as errors are transient; the batch waits, nothing is nacked.
 
         Raises:

@@ -178,13 +178,13 @@ class MemoryTransaction:
         """Load these sagas; unknown ids are left out."""
         return self._load(sorted(saga_id for saga_id in set(saga_ids) if saga_id in self._tables.sagas))
 
-    async def lock_due(self, known: Sequence[Pin], *, limit: int) -> Locked:
+    async def lock_due(self, known: Sequence[Pin], *, limit: int, only_new: bool = False) -> Locked:
         """Load sagas of known definitions whose `wake_at` has come, earliest first."""
         now, pins, sagas = self._clock.now(), set(known), self._tables.sagas
         due = [
             (wake_at, saga_id)
             for saga_id, wake_at in self._tables.wakes.items()
-            if wake_at <= now and sagas[saga_id].pin in pins
+            if wake_at <= now and sagas[saga_id].pin in pins and not (only_new and sagas[saga_id].seq)
         ]
         return self._load([saga_id for _, saga_id in sorted(due)[: max(limit, 0)]])
 

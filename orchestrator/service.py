@@ -1,0 +1,165 @@
+"""One running orchestrator: its queues, its engine's loop, its sender and its relay, started and drained."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from messaging.codec import Limits
+from messaging.transport import Binding, QueueSpec, Transport
+from orchestrator import nudge
+from orchestrator.engine import Engine, EngineSettings
+from orchestrator.intake import Intake
+from orchestrator.loop import EngineLoop, LoopSettings
+from orchestrator.registry import SagaRegistry
+from orchestrator.sender import Sender
+from orchestrator.settings import OrchestratorSettings
+from orchestrator.store import SagaStore
+
+logger = logging.getLogger(__name__)
+
+
+class Outbox(Protocol):
+    """What relays the events that sagas publish."""
+
+    async def run(self) -> None:
+        """Relay until `stop`."""
+        ...
+
+    def nudge(self) -> None:
+        """Tell that something was committed."""
+        ...
+
+    def stop(self) -> None:
+        """Let `run` end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """The two queues of an installation, shared by all its replicas."""
+
+    installation: str
+
+    @property
+    def replies(self) -> str:
+        """Where participants answer."""
+        return f"orchestrator.{self.installation}.replies"
+
+    @property
+    def events(self) -> str:
+        """Where events come that some saga waits for."""
+        return f"orchestrator.{self.installation}.events"
+
+    def specs(self, registry: SagaRegistry, *, owner: str = "") -> Sequence[QueueSpec]:
+        """What to declare."""
+        bindings = tuple(Binding(wire_name) for wire_name in sorted(registry.events))
+        return QueueSpec(self.replies, owner=owner), QueueSpec(self.events, bindings, owner=owner)
+
+
+class OrchestratorService:
+    """Starts what an orchestrator consists of, and stops it without losing anything.
+
+    Args:
+        registry: the definitions.
+        store: open, and migrated.
+        transport: open.
+        outbox: relays what sagas publish; None if the store's owner does.
+        installation: name in the queues' names.
+        owner: the installation's id, that its queues are declared with.
+    """
+
+    def __init__(
+        self,
+        registry: SagaRegistry,
+        store: SagaStore,
+        transport: Transport,
+        settings: OrchestratorSettings,
+        *,
+        outbox: Outbox | None = None,
+        installation: str = "main",
+        owner: str = "",
+    ) -> None:
+        self._registry, self._store, self._transport = registry, store, transport
+        self._settings, self._outbox, self._owner = settings, outbox, owner
+        self._queues = Queues(installation)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loop: EngineLoop | None = None
+
+    async def start(self) -> None:
+        """Declare the queues, make unanswered commands due where the broker forgets, begin to work.
+
+        Raises:
+            TransportError: the broker refuses; InstallationMismatch: the queues are another installation's.
+        """
+        settings, transport = self._settings, self._transport
+        await transport.declare(self._queues.specs(self._registry, owner=self._owner))
+        grace = settings.seconds("send_grace")
+        self._sender = Sender(transport, transport.full_name(self._queues.replies), timeout=grace / 2)
+        limits = Limits(max_body_bytes=settings.max_body_bytes)
+        engine_settings = EngineSettings(settings.batch, grace, settings.seconds("keep_events"), limits)
+        self._engine = Engine(self._registry, self._store, self._sender, engine_settings)
+        if self._outbox:
+            self._engine.events_published = self._outbox.nudge
+        if not transport.promises.survives_restart:
+            await self._recover()
+        wake = asyncio.Event()
+        replies, events = [await self._intake(q, wake) for q in (self._queues.replies, self._queues.events)]
+        loop_settings = LoopSettings(settings.seconds("poll"), settings.seconds("sweep"))
+        self._loop = EngineLoop(self._engine, self._registry, replies, events, wake, loop_settings)
+        nudge.listen(self._loop.nudge)
+        self._spawn(self._sender.run(), "sender")
+        self._main = self._spawn(self._loop.run(), "engine")
+        if self._outbox:
+            self._spawn(self._outbox.run(), "outbox relay")
+
+    async def _recover(self) -> None:
+        async with self._store.transaction() as tx:
+            due = await tx.make_unanswered_due(timeout=timedelta(0))
+        if due:
+            logger.info("%d commands were unanswered when the last process ended; they are sent again", due)
+
+    async def _intake(self, queue: str, wake: asyncio.Event) -> Intake:
+        subscription = await self._transport.subscribe(queue, prefetch_messages=self._settings.prefetch_messages)
+        return Intake(subscription, wake, catch_up_limit=self._settings.seconds("catch_up_limit"))
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        return task
+
+    async def failed(self) -> None:
+        """Wait until a part of the service ends by an error, and raise it; cancel to stop waiting."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+
+    async def stop(self) -> None:
+        """Finish the batch, publish what is committed, write what was confirmed; bounded by `drain_seconds`."""
+        if self._loop is None:
+            return
+        drain = self._settings.seconds("drain")
+        nudge.forget(self._loop.nudge)
+        self._loop.stop()
+        await asyncio.wait([self._main], timeout=drain.total_seconds() / 2)
+        if not await self._sender.drained(drain / 4):
+            logger.warning("Some commands are still unsent; the next process sends them")
+        try:
+            await asyncio.wait_for(self._engine.flush_marks(), drain.total_seconds() / 4)
+        except Exception as error:  # unmarked sends cost a second copy with the same id, nothing else
+            logger.warning("What was sent could not be marked: %s", error)
+        if self._outbox:
+            self._outbox.stop()
+        await self._end_tasks()
+
+    async def _end_tasks(self) -> None:
+        await asyncio.wait(self._tasks, timeout=0.2)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        self._loop = None
