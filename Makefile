@@ -83,10 +83,10 @@ $(installed): requirements.lock pyproject.toml
 	fi
 	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
 	@"$(bin)/python" -c '' 2>/dev/null || "$(PYTHON)" -m venv --clear "$(VENV)"
-	@"$(bin)/python" -m pip install --quiet --require-hashes -r requirements.lock
-	@"$(bin)/python" -m pip install --quiet --no-deps --no-build-isolation -e .
+	@"$(bin)/python" -m pip install -qq --require-hashes -r requirements.lock
+	@"$(bin)/python" -m pip install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv-lock/bin/uv:
 	@"$(PYTHON)" -m venv .venv-lock
-	@.venv-lock/bin/python -m pip install --quiet uv
+	@.venv-lock/bin/python -m pip install -qq uv
