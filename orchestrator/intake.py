@@ -36,7 +36,8 @@ class Intake:
             while len(self._ready) >= batch:
                 self._taken.clear()
                 await self._taken.wait()
-            self._ready.extend(await self.subscription.take(batch))
+            taken = await self.subscription.take(batch)
+            self._ready.extend(taken)
             self._wake.set()
 
     def take(self, limit: int) -> list[Delivery]:
