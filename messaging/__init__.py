@@ -1,0 +1,77 @@
+"""A command and event bus for services in Python, useful with sagas and without.
+
+    customers = Service("customers")
+
+    @customers.handles(ReserveCredit)
+    async def reserve_credit(command: ReserveCredit) -> CreditReserved | CreditRefused: ...
+
+The parts that need a broker's client or a database are imported from where they live:
+`messaging.memory`, `messaging.rabbitmq`, `messaging.sql`, `messaging.settings`, `messaging.wiring`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from messaging.context import Context
+from messaging.errors import (
+    CommandRefused,
+    DecodeError,
+    HandlerDefinitionError,
+    MessageDefinitionError,
+    MessagingError,
+    NotConfirmed,
+    PublishError,
+    RequestTimeout,
+    SettingsError,
+    TopologyMismatch,
+    TransportError,
+    UnencodableMessage,
+    Unroutable,
+)
+from messaging.messages import Command, Event, Failure, Reply
+from messaging.retry import Retry
+from messaging.service import Service
+
+if TYPE_CHECKING:
+    from messaging.bus import Bus
+    from messaging.consumer import ServiceRunner
+
+# Grouped as one meets them: messages, services, sending, what goes wrong.
+__all__ = [  # noqa: RUF022
+    "Command",
+    "Reply",
+    "Failure",
+    "Event",
+    "Service",
+    "Context",
+    "Retry",
+    "ServiceRunner",
+    "Bus",
+    "MessagingError",
+    "MessageDefinitionError",
+    "HandlerDefinitionError",
+    "SettingsError",
+    "UnencodableMessage",
+    "DecodeError",
+    "PublishError",
+    "Unroutable",
+    "NotConfirmed",
+    "TransportError",
+    "TopologyMismatch",
+    "RequestTimeout",
+    "CommandRefused",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what runs only when it is asked for: modules of messages and handlers load quickly."""
+    if name == "Bus":
+        from messaging.bus import Bus
+
+        return Bus
+    if name == "ServiceRunner":
+        from messaging.consumer import ServiceRunner
+
+        return ServiceRunner
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

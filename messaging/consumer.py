@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from messaging.codec import DEFAULT_LIMITS, Limits
 from messaging.handling import Handling
 from messaging.outage import Outage
 from messaging.processing import Processing
@@ -34,12 +35,19 @@ class ServiceRunner:
         transport: an open transport; it is not closed with the runner.
         stop_within: how long `stop` lets running handlers finish before it cancels them. What is
             cancelled is rolled back and comes again.
+        limits: what a body may be at most, where the service does not say.
     """
 
     def __init__(
-        self, service: Service, transport: Transport, *, stop_within: timedelta = timedelta(seconds=20)
+        self,
+        service: Service,
+        transport: Transport,
+        *,
+        stop_within: timedelta = timedelta(seconds=20),
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._service, self._transport, self._stop_within = service, transport, stop_within
+        self._limits = limits
         self._threads = ThreadPoolExecutor(service.max_in_flight, thread_name_prefix=service.name)
         self._outage = Outage(f"database of service {service.name!r}")
         self._running: set[asyncio.Task[None]] = set()
@@ -57,7 +65,7 @@ class ServiceRunner:
         """
         service, transport = self._service, self._transport
         await transport.declare([service.queue_spec()])
-        self._handling = Handling(service, self._threads)
+        self._handling = Handling(service, self._threads, self._limits)
         subscription = await transport.subscribe(service.name, prefetch_messages=service.max_in_flight * 2)
         self._subscription = subscription
         self._settling = Settling(transport, subscription)

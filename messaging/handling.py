@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from messaging import envelope as wire
-from messaging.codec import decode_body, encode_body
+from messaging.codec import DEFAULT_LIMITS, Limits, decode_body, encode_body
 from messaging.context import Context, idempotency_key_of
 from messaging.envelope import Envelope
 from messaging.errors import DecodeError, MessagingError, UnknownMessageType
@@ -65,8 +65,9 @@ class Handled:
 class Handling:
     """Runs a service's handlers, each order once as far as the service's database allows."""
 
-    def __init__(self, service: Service, threads: Executor) -> None:
+    def __init__(self, service: Service, threads: Executor, limits: Limits = DEFAULT_LIMITS) -> None:
         self._service, self._threads = service, threads
+        self._limits = service.limits or limits
         if service.sessions is not None:
             from messaging.sql.inbox import SqlInbox
 
@@ -84,7 +85,7 @@ class Handling:
         handler = service.handler_of(envelope.type)
         if handler is None:
             raise UnknownMessageType(envelope.type, message_id=envelope.message_id, queue=service.name)
-        message = decode_body(handler.message, envelope.body, service.limits, message_id=envelope.message_id)
+        message = decode_body(handler.message, envelope.body, self._limits, message_id=envelope.message_id)
         key, compensates = idempotency_key_of(envelope), envelope.text_header(wire.COMPENSATES)
         if problem := _key_problem(key) or _key_problem(compensates):
             raise DecodeError(problem, message_id=envelope.message_id, queue=service.name)
@@ -152,7 +153,7 @@ class Handling:
 
     def _context(self, order: Order, session: Any) -> Context[Any]:
         service = self._service
-        return Context(session, order.envelope, service=service.name, attempt=order.attempt, limits=service.limits)
+        return Context(session, order.envelope, service=service.name, attempt=order.attempt, limits=self._limits)
 
     def _claim(self, session: Session, order: Order) -> Handled | None:
         """Claim the order; None when its handler is to run."""
@@ -204,7 +205,7 @@ class Handling:
         if not isinstance(result, order.handler.replies):
             expected = " | ".join(cls.__name__ for cls in order.handler.replies)
             raise TypeError(f"it returned {type(result).__name__}, not {expected}")
-        body = encode_body(result, self._service.limits)
+        body = encode_body(result, self._limits)
         if isinstance(result, Failure):
             return Answer(wire.FAILURE, result.error_code, result.wire_name, body)
         return Answer(wire.SUCCESS, "", result.wire_name, body)

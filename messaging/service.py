@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from messaging.codec import DEFAULT_LIMITS, Limits, MessageRegistry
+from messaging.codec import Limits, MessageRegistry
 from messaging.context import Context
 from messaging.envelope import EVENTS_EXCHANGE
 from messaging.errors import HandlerDefinitionError, MessageDefinitionError, SettingsError
@@ -49,7 +49,7 @@ class Service:
         retry: for events and for commands that nobody waits for, when their handler raises. Other
             commands are answered `retry`, and their sender decides.
         schema: the database schema of the inbox and outbox tables.
-        limits: what a body may be at most.
+        limits: what a body may be at most; what the runner says when None.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Service:
         max_in_flight: int = 64,
         retry: Retry = Retry(max_attempts=10, backoff=timedelta(seconds=1), cap=timedelta(minutes=10)),  # noqa: B008
         schema: str | None = None,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: Limits | None = None,
     ) -> None:
         if max_in_flight < 1:
             raise SettingsError(f"max_in_flight of service {name!r} must be 1 or more, not {max_in_flight}")
@@ -185,9 +185,7 @@ class HandlesEvent(Generic[E_co]):
     binding: Binding
 
     @overload
-    def __call__(
-        self, handler: Callable[[E_co], Awaitable[None]], /
-    ) -> Callable[[E_co], Awaitable[None]]: ...
+    def __call__(self, handler: Callable[[E_co], Awaitable[None]], /) -> Callable[[E_co], Awaitable[None]]: ...
     @overload
     def __call__(
         self, handler: Callable[[E_co, Context[Any]], Awaitable[None]], /
@@ -195,9 +193,7 @@ class HandlesEvent(Generic[E_co]):
     @overload
     def __call__(self, handler: Callable[[E_co], None], /) -> Callable[[E_co], None]: ...
     @overload
-    def __call__(
-        self, handler: Callable[[E_co, Context[Any]], None], /
-    ) -> Callable[[E_co, Context[Any]], None]: ...
+    def __call__(self, handler: Callable[[E_co, Context[Any]], None], /) -> Callable[[E_co, Context[Any]], None]: ...
     def __call__(self, handler: Any, /) -> Any:
         """Register the handler and return it unchanged."""
         self.service.add(self.message, handler, binding=self.binding, names=_callers_names())

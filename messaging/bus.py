@@ -1,0 +1,308 @@
+"""The sending side: order, tell, ask."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from messaging import envelope as wire
+from messaging.codec import DEFAULT_LIMITS, Limits, decode_body
+from messaging.compose import compose_command, compose_event
+from messaging.envelope import EVENTS_EXCHANGE, Destination, Envelope, HeaderValue, to_queue
+from messaging.errors import CommandRefused, DecodeError, RequestTimeout, TransportError
+from messaging.ids import new_id
+from messaging.messages import Command, Event, Reply
+from messaging.retry import Retry, wait_before
+from messaging.transport import Delivery, Outgoing, QueueSpec, Subscription, Transport
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.orm import Session
+
+    from messaging.outbox import Relay
+
+    AnySession: TypeAlias = Session | AsyncSession | Connection | AsyncConnection
+
+logger = logging.getLogger(__name__)
+R = TypeVar("R", bound=Reply)
+
+_ASK_AGAIN: Final = Retry(max_attempts=None, backoff=timedelta(milliseconds=200), cap=timedelta(seconds=5), jitter=0.5)
+_REPLIES_AT_ONCE: Final = 100
+
+
+class Bus:
+    """Sends commands and events, and asks for replies.
+
+        async with Bus(transport) as bus:
+            await bus.publish(OrderPaid(order_id=order.id))
+            reply = await bus.request(ReserveCredit(...), to="customers", timeout=timedelta(seconds=5))
+
+    With `session=` a message is written to the outbox in that session's transaction and leaves when it has
+    committed; a `Relay` over the same database sends it, at once if this bus was given it.
+
+    Args:
+        transport: open, and opened and closed by somebody else.
+        name: who sends, as receivers see it; also the beginning of the reply queue's name.
+        timeout: how long the broker may take to confirm.
+        limits: what a body may be at most.
+        relay: the one to nudge when a session with written messages has committed.
+        schema: the database schema of the outbox.
+        reply_queue: where this bus alone hears answers to its requests; a name that stays the same when
+            the program restarts leaves no queues behind. A new one when empty.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        name: str = "bus",
+        timeout: timedelta = timedelta(seconds=10),
+        limits: Limits = DEFAULT_LIMITS,
+        relay: Relay | None = None,
+        schema: str | None = None,
+        reply_queue: str = "",
+    ) -> None:
+        self._transport, self._name, self._timeout = transport, name, timeout
+        self._limits, self._relay, self._schema = limits, relay, schema
+        self._replies = _Replies(transport, reply_queue or f"{name}.{new_id()}.replies")
+
+    async def __aenter__(self) -> Bus:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop listening for replies. Idempotent."""
+        await self._replies.close()
+
+    async def send(
+        self,
+        command: Command[Any],
+        *,
+        to: str | Destination,
+        session: AnySession | None = None,
+        idempotency_key: str = "",
+        headers: Mapping[str, HeaderValue] | None = None,
+    ) -> str:
+        """Send an order that nobody waits for; return its message id.
+
+        Args:
+            command: the order.
+            to: the service, by the name of its queue, or an exchange and key.
+            session: write it to the outbox in this transaction instead.
+            idempotency_key: the same when the same order is sent again; its message id when empty.
+            headers: more of them.
+
+        Raises:
+            UnencodableMessage: no reader could take it. Nothing was sent.
+            Unroutable: nobody has declared the queue. It did not arrive.
+            NotConfirmed: the broker is away. It may have arrived; sending it again with the same key is safe.
+        """
+        envelope = compose_command(
+            command, idempotency_key=idempotency_key, headers=headers, app_id=self._name, limits=self._limits
+        )
+        destination = to if isinstance(to, Destination) else to_queue(to)
+        await self._dispatch(Outgoing(envelope, destination), session)
+        return envelope.message_id
+
+    async def publish(
+        self,
+        event: Event,
+        *,
+        exchange: str = EVENTS_EXCHANGE,
+        kind: str = "topic",
+        key: str = "",
+        session: AnySession | None = None,
+        headers: Mapping[str, HeaderValue] | None = None,
+    ) -> str:
+        """Tell all subscribers; return the message id. That there are none is no error.
+
+        Args:
+            event: what happened.
+            exchange: through which exchange.
+            kind: what that exchange is: `topic`, `direct` or `fanout`.
+            key: the routing key; the event's wire name when empty.
+            session: write it to the outbox in this transaction instead.
+            headers: more of them.
+
+        Raises:
+            UnencodableMessage: no reader could take it. Nothing was sent.
+            NotConfirmed: the broker is away. It may have arrived.
+        """
+        envelope = compose_event(event, headers=headers, app_id=self._name, limits=self._limits)
+        destination = Destination(key or event.wire_name, exchange, mandatory=False, kind=kind)
+        await self._dispatch(Outgoing(envelope, destination), session)
+        return envelope.message_id
+
+    async def request(
+        self,
+        command: Command[R],
+        *,
+        to: str | Destination,
+        timeout: timedelta = timedelta(seconds=30),
+        idempotency_key: str = "",
+        headers: Mapping[str, HeaderValue] | None = None,
+    ) -> R:
+        """Send an order and wait for its reply.
+
+        When the service answers `retry` (its handler raised, say), the same order is sent again with the same
+        idempotency key, until the time is up.
+
+        Args:
+            command: the order.
+            to: the service, by the name of its queue, or an exchange and key.
+            timeout: for everything together.
+            idempotency_key: the same when the same order is asked again; a new one when empty.
+            headers: more of them.
+
+        Raises:
+            CommandRefused: the service answered with a failure, which the error carries.
+            RequestTimeout: no answer in time. The order may have been carried out.
+            DecodeError: what was answered is not the command's reply. The order was carried out.
+            UnencodableMessage: no reader could take it. Nothing was sent.
+            Unroutable: nobody has declared the queue.
+        """
+        key = idempotency_key or new_id()
+        reply_to = await self._replies.listen()
+        asked = _Asked(command.wire_name, key)
+        try:
+            async with asyncio.timeout(timeout.total_seconds()):
+                answer = await self._ask(command, to, reply_to, asked, headers)
+        except TimeoutError:
+            error = RequestTimeout(command.wire_name, asked.message_id or key, timeout)
+            if asked.last_retry:
+                error.add_note(
+                    f"The service answered {asked.tries} times that it should be tried again, "
+                    f"last with {asked.last_retry}."
+                )
+            raise error from None
+        return _reply_of(command, answer)
+
+    async def _ask(
+        self,
+        command: Command[Any],
+        to: str | Destination,
+        reply_to: str,
+        asked: _Asked,
+        headers: Mapping[str, HeaderValue] | None,
+    ) -> Envelope:
+        while True:
+            envelope = compose_command(
+                command,
+                reply_to=reply_to,
+                idempotency_key=asked.key,
+                headers=headers,
+                app_id=self._name,
+                limits=self._limits,
+            )
+            asked.message_id = envelope.message_id
+            destination = to if isinstance(to, Destination) else to_queue(to)
+            with self._replies.expected(envelope.message_id) as reply:
+                await self._dispatch(Outgoing(envelope, destination), None)
+                answer = await reply
+            if answer.text_header(wire.OUTCOME) != wire.RETRY:
+                return answer
+            asked.tries += 1
+            asked.last_retry = answer.text_header(wire.ERROR_CODE) or wire.RETRY
+            await asyncio.sleep(wait_before(_ASK_AGAIN, asked.tries, seed=asked.key).total_seconds())
+
+    async def _dispatch(self, outgoing: Outgoing, session: AnySession | None) -> None:
+        if session is not None:
+            await self._write(outgoing, session)
+            return
+        (error,) = await self._transport.publish([outgoing], timeout=self._timeout)
+        if error is not None:
+            raise error
+
+    async def _write(self, outgoing: Outgoing, session: AnySession) -> None:
+        from messaging.sql.outbox import after_commit, write_outgoing_async
+
+        await write_outgoing_async(session, [outgoing], schema=self._schema)
+        if self._relay is not None:
+            after_commit(session, self._relay.nudge)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """How a request fares."""
+
+    wire_name: str
+    key: str
+    message_id: str = ""
+    tries: int = 0
+    last_retry: str = ""
+
+
+class _Replies:
+    """The queue on which one bus hears the answers to its requests, from the first request on."""
+
+    def __init__(self, transport: Transport, queue: str) -> None:
+        self._transport, self._queue = transport, queue
+        self._awaited: dict[str, asyncio.Future[Envelope]] = {}
+        self._subscription: Subscription | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
+
+    async def listen(self) -> str:
+        """Return the full name of the queue, declared and consumed."""
+        async with self._starting:
+            if self._subscription is None:
+                await self._transport.declare([QueueSpec(self._queue)])
+                self._subscription = await self._transport.subscribe(self._queue, prefetch_messages=_REPLIES_AT_ONCE)
+                self._reading = asyncio.create_task(self._read(self._subscription))
+        return self._transport.full_name(self._queue)
+
+    @contextlib.contextmanager
+    def expected(self, message_id: str) -> Generator[asyncio.Future[Envelope]]:
+        """Give a future for the answer to this message."""
+        future = self._awaited[message_id] = asyncio.get_running_loop().create_future()
+        try:
+            yield future
+        finally:
+            del self._awaited[message_id]
+
+    async def _read(self, subscription: Subscription) -> None:
+        with contextlib.suppress(TransportError):
+            while True:
+                deliveries = await subscription.take(_REPLIES_AT_ONCE)
+                for delivery in deliveries:
+                    self._hear(delivery)
+                await subscription.ack(deliveries)
+
+    def _hear(self, delivery: Delivery) -> None:
+        envelope = delivery.envelope
+        future = self._awaited.get(envelope.correlation_id)
+        if future is None or future.done():
+            logger.info("A reply to %s came after nobody waited for it", envelope.correlation_id)
+        elif envelope.text_header(wire.OUTCOME) != wire.ACCEPTED:  # accepted: it goes on, and so do we
+            future.set_result(envelope)
+
+    async def close(self) -> None:
+        """Stop reading."""
+        subscription, self._subscription = self._subscription, None
+        if self._reading is not None:
+            self._reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reading
+        if subscription is not None:
+            await subscription.close()
+
+
+def _reply_of(command: Command[R], answer: Envelope) -> R:
+    outcome = answer.text_header(wire.OUTCOME) or wire.SUCCESS
+    message_id = answer.correlation_id
+    if outcome == wire.SUCCESS:
+        reply: Any = decode_body(command.reply_type, answer.body or b"{}", message_id=message_id)
+        return reply  # type: ignore[no-any-return]
+    if outcome == wire.FAILURE:
+        code = answer.text_header(wire.ERROR_CODE)
+        failure = decode_body(command.failure_type(code), answer.body or b"{}", message_id=message_id)
+        raise CommandRefused(failure, message_id)
+    raise DecodeError(f"the reply has the unknown outcome {outcome!r}", message_id=message_id)

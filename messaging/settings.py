@@ -1,0 +1,105 @@
+"""Settings of the bus: a flag wins over the environment, that over `.env`, that over `saga.toml`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from messaging.codec import DEFAULT_LIMITS, Limits
+
+Seconds = Annotated[float, Field(gt=0)]
+_SCHEMES: Final = ("memory", "amqp", "amqps")
+_PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{0,64}\Z")
+
+
+def _broker_url(url: SecretStr) -> SecretStr:
+    scheme, separator, _ = url.get_secret_value().partition("://")
+    if not separator or scheme.lower() not in _SCHEMES:
+        raise ValueError("must be memory://, or amqp://USER:PASSWORD@HOST:5672/VHOST, or amqps://...")
+    return url
+
+
+def _prefix(prefix: str) -> str:
+    if not _PREFIX.match(prefix):
+        raise ValueError("must be at most 64 of the characters A-Z a-z 0-9 _ . : -")
+    return prefix
+
+
+class MessagingSettings(BaseSettings):
+    """`MESSAGING_*`, and the table `[messaging]` of `saga.toml`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MESSAGING_",
+        env_file=".env",
+        toml_file="saga.toml",
+        toml_table_header=("messaging",),
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
+
+    broker_url: Annotated[SecretStr, AfterValidator(_broker_url)] = Field(
+        SecretStr("memory://"),
+        description="Where messages go: memory:// in this process, or amqp://USER:PASSWORD@HOST:5672/VHOST",
+    )
+    prefix: Annotated[str, AfterValidator(_prefix)] = Field(
+        "", description="Before the name of every queue and exchange, so that two systems can share a broker"
+    )
+    queue_type: Literal["quorum", "classic"] = Field(
+        "quorum", description="quorum, or classic where there is one broker node and speed is all"
+    )
+    app_id: str = Field("", description="Who this process is, in messages and connections")
+    patience_seconds: Seconds = Field(30.0, description="How long starting waits for the broker")
+    heartbeat_seconds: Annotated[float, Field(ge=1)] = Field(
+        10.0, description="A silent connection is given up after about three of these"
+    )
+    connect_timeout_seconds: Seconds = Field(10.0, description="How long one attempt to connect may take")
+    max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
+        DEFAULT_LIMITS.max_body_bytes, description="The largest body that is sent or taken"
+    )
+    max_depth: Annotated[int, Field(ge=1, le=190)] = Field(
+        DEFAULT_LIMITS.max_depth, description="The deepest nesting of a body that is sent or taken"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment, `.env`, TOML, in this order."""
+        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def url(self) -> str:
+        """The broker URL with its password; never print it."""
+        return self.broker_url.get_secret_value()
+
+    @property
+    def shown_url(self) -> str:
+        """The broker URL as logs and people may see it."""
+        parts = urlsplit(self.url)
+        account, at, host = parts.netloc.rpartition("@")
+        user, colon, _ = account.partition(":")
+        return urlunsplit(parts._replace(netloc=f"{user}{colon and ':***'}{at}{host}", query=""))
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether messages stay in this process."""
+        return urlsplit(self.url).scheme == "memory"
+
+    @property
+    def limits(self) -> Limits:
+        """What a body may be at most."""
+        return Limits(self.max_body_bytes, self.max_depth)
