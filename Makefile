@@ -82,7 +82,7 @@ $(installed): requirements.lock pyproject.toml
 		exit 1; \
 	fi
 	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
-	@"$(bin)/python" -c '' 2>/dev/null || "$(PYTHON)" -m venv --clear "$(VENV)"
+	@"$(bin)/python" -c 'import pip' 2>/dev/null || "$(PYTHON)" -m venv --clear "$(VENV)"
 	@"$(bin)/python" -m pip install -qq --require-hashes -r requirements.lock
 	@"$(bin)/python" -m pip install -qq --no-deps --no-build-isolation -e .
 	@touch $@
