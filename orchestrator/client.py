@@ -1,0 +1,347 @@
+"""Start, read and steer sagas from any process that reaches the database: no broker, no engine needed.
+
+`SagaClient` is for asyncio, `BlockingSagaClient` its twin for everything else; both do the same statements.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel
+from sqlalchemy import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from messaging.codec import encode_body
+from messaging.errors import UnencodableMessage
+from messaging.sql.outbox import after_commit
+from orchestrator import nudge
+from orchestrator.definition import Saga
+from orchestrator.errors import ActionRefused, SagaError, StateUnusable, UnknownSaga
+from orchestrator.ids import new_saga_id
+from orchestrator.instance import SagaInstance, SagaStatus
+from orchestrator.registry import pin_of
+from orchestrator.signal_codec import signal_to_row
+from orchestrator.signals import CancelRequested, RetryRequested
+from orchestrator.sql import client_statements as statements
+from orchestrator.status import SagaFilter, SagaRow, SagaStatusReader
+
+S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T")
+
+_FIRST_LOOK = 0.01
+_SLOWEST_LOOK = 0.25
+ANSWERED_WITHIN = timedelta(seconds=10)
+
+
+class SagaNotEnded(SagaError, TimeoutError):
+    """A saga that was waited for has not ended in time; it goes on all the same."""
+
+    def __init__(self, row: SagaRow, timeout: timedelta) -> None:
+        self.row = row
+        waiting = f", waiting for {row.waiting_for}" if row.waiting_for else ""
+        super().__init__(
+            f"saga {row.saga_id} is still {row.status.value} after {timeout.total_seconds():g} s{waiting}. "
+            f"Follow it with: saga watch {row.saga_id}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StartedSaga:
+    """What a start brought: `created` is False when a saga with this key was there already."""
+
+    id: UUID
+    created: bool
+
+
+def new_instance(saga: type[Saga[S]], state: S, key: str | None, trace: str, now: datetime) -> SagaInstance:
+    """A saga that has not begun.
+
+    Raises:
+        StateUnusable: the state is of another type, or cannot be stored; or the key cannot.
+    """
+    if not isinstance(state, saga.state_type):
+        raise StateUnusable(saga.name, f"it is a {type(state).__name__}, not a {saga.state_type.__name__}")
+    if key is not None and (not key or "\x00" in key or len(key) > 255):
+        raise StateUnusable(saga.name, "its key must be 1 to 255 characters without NUL")
+    try:
+        text = encode_body(state).decode()
+    except UnencodableMessage as error:
+        raise StateUnusable(saga.name, str(error)) from error
+    deadline = None if saga.deadline is None else now + saga.deadline
+    return SagaInstance(
+        new_saga_id(),
+        pin_of(saga),
+        SagaStatus.RUNNING,
+        text,
+        revision=0,
+        started_at=now,
+        updated_at=now,
+        wake_at=now,
+        business_key=key,
+        deadline=deadline,
+        trace=trace,
+    )
+
+
+class SagaClient:
+    """Sagas from asyncio.
+
+    Args:
+        engine: of the orchestrator's database; not closed by the client.
+        schema: of its tables, if they have one of their own.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, schema: str | None = None) -> None:
+        self._engine, self._schema = engine, schema
+        self._reader = SagaStatusReader(engine, schema=schema)
+
+    async def start(
+        self,
+        saga: type[Saga[S]],
+        state: S,
+        *,
+        key: str | None = None,
+        session: AsyncSession | AsyncConnection | None = None,
+        trace: str = "",
+    ) -> StartedSaga:
+        """Start a saga, in the caller's transaction if a session on the orchestrator's database is given.
+
+        Rolled back with it, nothing has happened; it begins once that has committed. Another start with
+        the same key, now or later, returns the first saga's id and `created=False`.
+
+        Raises:
+            StateUnusable: the state cannot be stored. Nothing was started.
+        """
+
+        def work(connection: Connection) -> StartedSaga:
+            return _start(connection, saga, state, key, trace, self._schema)
+
+        if session is None:
+            return await self._write(work)
+        after_commit(session, nudge.nudge)
+        connection = await session.connection() if isinstance(session, AsyncSession) else session
+        return await connection.run_sync(work)
+
+    async def get(self, saga_id: UUID) -> SagaRow:
+        """Read one saga.
+
+        Raises:
+            UnknownSaga: none has this id.
+        """
+        row = await self._reader.get(saga_id)
+        if row is None:
+            raise UnknownSaga(saga_id)
+        return row
+
+    async def state(self, saga: type[Saga[S]], saga_id: UUID) -> S:
+        """Read a saga's state as its author's model.
+
+        Raises:
+            UnknownSaga: none of this definition has this id.
+        """
+        async with self._engine.connect() as connection:
+            text = await connection.run_sync(lambda c: statements.state_of(c, saga_id, saga.name, self._schema))
+        return _parsed_state(saga, saga_id, text)
+
+    async def wait(self, saga_id: UUID, *, timeout: timedelta) -> SagaRow:
+        """Wait until a saga has ended or is blocked.
+
+        Raises:
+            UnknownSaga: none has this id.
+            SagaNotEnded: it goes on; the error has its row.
+        """
+        ends, pause = time.monotonic() + timeout.total_seconds(), _FIRST_LOOK
+        while True:
+            row = await self.get(saga_id)
+            if row.status.terminal or row.status is SagaStatus.BLOCKED:
+                return row
+            if time.monotonic() >= ends:
+                raise SagaNotEnded(row, timeout)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _SLOWEST_LOOK)
+
+    def list(
+        self, *, saga: type[Saga[Any]] | str | None = None, status: SagaStatus | None = None, key: str | None = None
+    ) -> AsyncIterator[SagaRow]:
+        """Read sagas, newest first, a page at a time."""
+        return self._reader.list(_filter(saga, status, key))
+
+    async def cancel(self, saga_id: UUID, *, reason: str, by: str = "", within: timedelta = ANSWERED_WITHIN) -> None:
+        """Have a saga undone, and wait until an engine has begun to.
+
+        Raises:
+            UnknownSaga: none has this id.
+            ActionRefused: its state does not allow it; the text says why.
+            TimeoutError: no engine took the request within this time; it stays and will be taken.
+        """
+        await self._ask(saga_id, CancelRequested(reason, by), within)
+
+    async def retry(
+        self, saga_id: UUID, *, reason: str, step: str = "", by: str = "", within: timedelta = ANSWERED_WITHIN
+    ) -> None:
+        """Have a blocked saga try again, and wait until an engine has begun to.
+
+        Raises:
+            UnknownSaga: none has this id.
+            ActionRefused: it is not blocked, or elsewhere; the text says where.
+            TimeoutError: no engine took the request within this time; it stays and will be taken.
+        """
+        await self._ask(saga_id, RetryRequested(reason, step, by), within)
+
+    async def _ask(self, saga_id: UUID, asked: CancelRequested | RetryRequested, within: timedelta) -> None:
+        signal_id = await self._write(lambda c: _ask(c, saga_id, asked, self._schema))
+        ends, pause = time.monotonic() + within.total_seconds(), _FIRST_LOOK
+        while True:
+            async with self._engine.connect() as connection:
+                refused = await connection.run_sync(lambda c: statements.answer_to(c, signal_id, self._schema))
+            if _is_answered(saga_id, asked, refused):
+                return
+            if time.monotonic() >= ends:
+                raise _not_taken(saga_id, asked, within)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _SLOWEST_LOOK)
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        async with self._engine.begin() as connection:
+            result = await connection.run_sync(work)
+        nudge.nudge()
+        return result
+
+
+class BlockingSagaClient:
+    """Sagas from threads, scripts, Django and Flask; each method as in `SagaClient`."""
+
+    def __init__(self, engine: Engine, *, schema: str | None = None) -> None:
+        self._engine, self._schema = engine, schema
+        self._reader = SagaStatusReader(engine, schema=schema)
+
+    def start(
+        self,
+        saga: type[Saga[S]],
+        state: S,
+        *,
+        key: str | None = None,
+        session: Session | Connection | None = None,
+        trace: str = "",
+    ) -> StartedSaga:
+        """Start a saga, in the caller's transaction if a session is given; see `SagaClient.start`."""
+        if session is None:
+            return self._write(lambda c: _start(c, saga, state, key, trace, self._schema))
+        after_commit(session, nudge.nudge)
+        connection = session.connection() if isinstance(session, Session) else session
+        return _start(connection, saga, state, key, trace, self._schema)
+
+    def get(self, saga_id: UUID) -> SagaRow:
+        """Read one saga; see `SagaClient.get`."""
+        row = self._reader.get_blocking(saga_id)
+        if row is None:
+            raise UnknownSaga(saga_id)
+        return row
+
+    def state(self, saga: type[Saga[S]], saga_id: UUID) -> S:
+        """Read a saga's state as its author's model; see `SagaClient.state`."""
+        with self._engine.connect() as connection:
+            return _parsed_state(saga, saga_id, statements.state_of(connection, saga_id, saga.name, self._schema))
+
+    def wait(self, saga_id: UUID, *, timeout: timedelta) -> SagaRow:
+        """Wait until a saga has ended or is blocked; see `SagaClient.wait`."""
+        ends, pause = time.monotonic() + timeout.total_seconds(), _FIRST_LOOK
+        while True:
+            row = self.get(saga_id)
+            if row.status.terminal or row.status is SagaStatus.BLOCKED:
+                return row
+            if time.monotonic() >= ends:
+                raise SagaNotEnded(row, timeout)
+            time.sleep(pause)
+            pause = min(pause * 1.5, _SLOWEST_LOOK)
+
+    def list(
+        self, *, saga: type[Saga[Any]] | str | None = None, status: SagaStatus | None = None, key: str | None = None
+    ) -> Iterator[SagaRow]:
+        """Read sagas, newest first; see `SagaClient.list`."""
+        return self._reader.list_blocking(_filter(saga, status, key))
+
+    def cancel(self, saga_id: UUID, *, reason: str, by: str = "", within: timedelta = ANSWERED_WITHIN) -> None:
+        """Have a saga undone; see `SagaClient.cancel`."""
+        self._ask(saga_id, CancelRequested(reason, by), within)
+
+    def retry(
+        self, saga_id: UUID, *, reason: str, step: str = "", by: str = "", within: timedelta = ANSWERED_WITHIN
+    ) -> None:
+        """Have a blocked saga try again; see `SagaClient.retry`."""
+        self._ask(saga_id, RetryRequested(reason, step, by), within)
+
+    def _ask(self, saga_id: UUID, asked: CancelRequested | RetryRequested, within: timedelta) -> None:
+        signal_id = self._write(lambda c: _ask(c, saga_id, asked, self._schema))
+        ends, pause = time.monotonic() + within.total_seconds(), _FIRST_LOOK
+        while True:
+            with self._engine.connect() as connection:
+                refused = statements.answer_to(connection, signal_id, self._schema)
+            if _is_answered(saga_id, asked, refused):
+                return
+            if time.monotonic() >= ends:
+                raise _not_taken(saga_id, asked, within)
+            time.sleep(pause)
+            pause = min(pause * 1.5, _SLOWEST_LOOK)
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        with self._engine.begin() as connection:
+            result = work(connection)
+        nudge.nudge()
+        return result
+
+
+def _start(
+    connection: Connection, saga: type[Saga[S]], state: S, key: str | None, trace: str, schema: str | None
+) -> StartedSaga:
+    instance = new_instance(saga, state, key, trace, datetime.now(UTC))
+    saga_id, created = statements.start(connection, instance, schema, reuse_key_after_end=saga.reuse_key_after_end)
+    return StartedSaga(saga_id, created)
+
+
+def _ask(
+    connection: Connection, saga_id: UUID, asked: CancelRequested | RetryRequested, schema: str | None
+) -> UUID:
+    row = signal_to_row(asked)
+    assert row is not None
+    signal_id = statements.ask(connection, saga_id, *row, schema)
+    if signal_id is None:
+        raise UnknownSaga(saga_id)
+    return signal_id
+
+
+def _is_answered(saga_id: UUID, asked: CancelRequested | RetryRequested, refused: str | None) -> bool:
+    if refused:
+        raise ActionRefused(saga_id, _verb(asked), refused)
+    return refused is not None
+
+
+def _not_taken(saga_id: UUID, asked: CancelRequested | RetryRequested, within: timedelta) -> TimeoutError:
+    return TimeoutError(
+        f"no engine took the {_verb(asked)} of saga {saga_id} within {within.total_seconds():g} s. It is kept and "
+        "will be taken by the next engine that knows the saga; is one running? See: saga doctor"
+    )
+
+
+def _verb(asked: CancelRequested | RetryRequested) -> str:
+    return "cancel" if isinstance(asked, CancelRequested) else "retry"
+
+
+def _parsed_state(saga: type[Saga[S]], saga_id: UUID, text: str | None) -> S:
+    if text is None:
+        raise UnknownSaga(saga_id)
+    state: Any = saga.state_type.model_validate_json(text)
+    return state  # type: ignore[no-any-return]
+
+
+def _filter(saga: type[Saga[Any]] | str | None, status: SagaStatus | None, key: str | None) -> SagaFilter:
+    name = saga if isinstance(saga, str) or saga is None else saga.name
+    return SagaFilter(saga=name, status=status, key=key)
