@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from messaging.errors import SettingsError
 from messaging.service import Service
-from messaging.settings import MessagingSettings, transport_from
+from messaging.settings import MessagingSettings
+from messaging.wiring import transport_from
 from orchestrator.definition import Saga
 from orchestrator.registry import SagaRegistry
 from orchestrator.settings import OrchestratorSettings
@@ -61,7 +62,7 @@ async def running(
     messaging = messaging or MessagingSettings()
     async with AsyncExitStack() as stack:
         if transport is None:
-            transport = transport_from(messaging)
+            transport = transport_from(messaging, app_id="sagasmith")
             await transport.open()
             stack.push_async_callback(transport.close)
         failed = asyncio.Event()
@@ -97,27 +98,41 @@ async def _started(
 async def _started_orchestrator(
     app: Orchestrator, transport: Transport, settings: OrchestratorSettings, stack: AsyncExitStack
 ) -> Any:
-    from orchestrator.service import OrchestratorService
-    from orchestrator.sql import SqlStore
-    from orchestrator.sql.migrate import prepare
+    from sqlalchemy.ext.asyncio import async_sessionmaker
 
-    await asyncio.to_thread(prepare, settings.url, schema=settings.database_schema)
-    store = SqlStore(settings.url, schema=settings.database_schema)
+    from messaging.outbox import Relay
+    from messaging.sql.outbox import SqlOutbox
+    from orchestrator.service import OrchestratorService
+    from orchestrator.sql.installation import installation_of
+    from orchestrator.sql.store import SqlStore
+
+    schema = settings.database_schema
+    if settings.embedded:
+        await asyncio.to_thread(_migrate_embedded, settings)
+    store = SqlStore(settings.url, schema=schema)
     await store.open()
     stack.push_async_callback(store.close)
-    installation = await store.installation()
+    async with store.engine.connect() as connection:
+        installation = await connection.run_sync(installation_of, schema=schema)
     service = OrchestratorService(
         app.registry,
         store,
         transport,
         settings,
-        outbox=store.relay(transport),
+        outbox=Relay(SqlOutbox(async_sessionmaker(store.engine), schema=schema), transport),
         installation=installation.name,
         owner=str(installation.id),
     )
     await service.start()
     stack.push_async_callback(service.stop)
     return service.failed()
+
+
+def _migrate_embedded(settings: OrchestratorSettings) -> None:
+    """A SQLite file belongs to this process alone, so it is brought up to date without being asked to."""
+    from orchestrator.sql.migrate import upgrade
+
+    upgrade(settings.url)
 
 
 async def serve(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -31,6 +30,7 @@ from orchestrator.registry import pin_of
 from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import CancelRequested, RetryRequested
 from orchestrator.sql import client_statements as statements
+from orchestrator.sql.starting import start_saga
 from orchestrator.status import SagaFilter, SagaRow, SagaStatusReader
 
 S = TypeVar("S", bound=BaseModel)
@@ -303,7 +303,9 @@ def _start(
     connection: Connection, saga: type[Saga[S]], state: S, key: str | None, trace: str, schema: str | None
 ) -> StartedSaga:
     instance = new_instance(saga, state, key, trace, datetime.now(UTC))
-    saga_id, created = statements.start(connection, instance, schema, reuse_key_after_end=saga.reuse_key_after_end)
+    saga_id, created = start_saga(
+        connection, instance, reuse_key_after_end=saga.reuse_key_after_end, schema=schema
+    )
     return StartedSaga(saga_id, created)
 
 

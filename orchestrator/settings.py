@@ -66,6 +66,11 @@ class OrchestratorSettings(BaseSettings):
         """The database URL as logs and people may see it."""
         return make_url(self.url).render_as_string(hide_password=True)
 
+    @property
+    def embedded(self) -> bool:
+        """Whether sagas are kept in a SQLite file."""
+        return make_url(self.url).get_backend_name() == "sqlite"
+
     def seconds(self, name: str) -> timedelta:
         """A setting in seconds as a duration."""
         return timedelta(seconds=float(getattr(self, f"{name}_seconds")))
