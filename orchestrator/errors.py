@@ -1,5 +1,7 @@
 """What can go wrong with sagas, by who can act.
 
+Each error names, in its text, what happened and what to do:
+
     SagaError
     ├── SagaDefinitionError     the author, when the class is created
     ├── HookRaised              the author: a hook raised while a saga was decided; the saga blocks
