@@ -18,14 +18,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
 from messaging.messages import Command, Event, Failure, Reply, kebab_cased
 from messaging.retry import Retry
-from orchestrator.checks import checked_plan, checked_step
-from orchestrator.plan import Plan, type_arguments
+from orchestrator import checks
+from orchestrator.plan import Plan
 
 S = TypeVar("S", bound=BaseModel)
 R = TypeVar("R", bound=Reply)
@@ -47,7 +47,7 @@ class Leaf(Node[S]):
         if "name" not in vars(cls):
             cls.name = cls.__name__
         if cls.__module__ != __name__:
-            checked_step(cls)
+            checks.checked_step(cls)
 
     def when(self, state: S) -> bool:
         """Whether the step is taken at all; otherwise it is recorded as skipped."""
@@ -115,8 +115,10 @@ class WaitForEvent(Leaf[S], Generic[S, E]):
     """How old an event kept from before the wait may be; None: whatever is still kept."""
 
     def awaited_key(self, state: S) -> str | None:
-        """The key to wait for; None: events that carry this saga's id, as events published
-        while handling one of its commands do."""
+        """The key to wait for; None: events that carry this saga's id.
+
+        Events that a participant publishes while it handles one of the saga's commands do.
+        """
         return None
 
     def event_key(self, event: E) -> str | None:
@@ -171,8 +173,8 @@ class Saga(ABC, Generic[S]):
             cls.name = kebab_cased(cls.__name__).removesuffix("-saga")
         if not cls.steps:
             return  # an abstract base of other sagas
-        cls.state_type = cast(type[BaseModel], type_arguments(cls, Saga)[0])
-        cls.plan = checked_plan(cls)
+        cls.state_type = checks.state_type_of(cls)
+        cls.plan = checks.checked_plan(cls)
 
     def on_completed(self, state: S) -> Iterable[Event]:
         """Events to publish when the saga completes, in the same transaction."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from types import SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from messaging.messages import Command, Event, Reply
@@ -108,15 +110,21 @@ def type_arguments(cls: type, origin: type) -> tuple[Any, ...]:
     return ()
 
 
-def returned_types(method: Any, localns: dict[str, Any] | None = None) -> tuple[type, ...]:
+def overrides(cls: type, base: type, hook: str) -> bool:
+    """Whether a step or saga class defines a hook of its base anew."""
+    return getattr(cls, hook) is not getattr(base, hook)
+
+
+def returned_types(method: Any) -> tuple[type, ...]:
     """The classes a method's return annotation names; a union gives several, None is left out.
+
+    Only that annotation is read: what the others name may be imported for type checkers alone.
 
     Raises:
         NameError: the annotation names something that the module does not have.
     """
-    hint = get_type_hints(method, localns=localns).get("return")
-    members = get_args(hint) if get_origin(hint) in (Union, _UNION_TYPE) else (hint,)
+    plain = inspect.unwrap(method)
+    returned = SimpleNamespace(__annotations__={"return": plain.__annotations__.get("return")})
+    hint = get_type_hints(returned, globalns=plain.__globals__)["return"]
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return tuple(m for m in members if isinstance(m, type) and m is not type(None))
-
-
-_UNION_TYPE = type(int | str)
