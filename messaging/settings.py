@@ -47,26 +47,26 @@ class MessagingSettings(BaseSettings):
     )
 
     broker_url: Annotated[SecretStr, AfterValidator(_broker_url)] = Field(
-        SecretStr("memory://"),
+        default=SecretStr("memory://"),
         description="Where messages go: memory:// in this process, or amqp://USER:PASSWORD@HOST:5672/VHOST",
     )
     prefix: Annotated[str, AfterValidator(_prefix)] = Field(
-        "", description="Before the name of every queue and exchange, so that two systems can share a broker"
+        default="", description="Before the name of every queue and exchange, so that two systems can share a broker"
     )
     queue_type: Literal["quorum", "classic"] = Field(
-        "quorum", description="quorum, or classic where there is one broker node and speed is all"
+        default="quorum", description="quorum, or classic where there is one broker node and speed is all"
     )
-    app_id: str = Field("", description="Who this process is, in messages and connections")
-    patience_seconds: Seconds = Field(30.0, description="How long starting waits for the broker")
+    app_id: str = Field(default="", description="Who this process is, in messages and connections")
+    patience_seconds: Seconds = Field(default=30.0, description="How long starting waits for the broker")
     heartbeat_seconds: Annotated[float, Field(ge=1)] = Field(
-        10.0, description="A silent connection is given up after about three of these"
+        default=10.0, description="A silent connection is given up after about three of these"
     )
-    connect_timeout_seconds: Seconds = Field(10.0, description="How long one attempt to connect may take")
+    connect_timeout_seconds: Seconds = Field(default=10.0, description="How long one attempt to connect may take")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
-        DEFAULT_LIMITS.max_body_bytes, description="The largest body that is sent or taken"
+        default=DEFAULT_LIMITS.max_body_bytes, description="The largest body that is sent or taken"
     )
     max_depth: Annotated[int, Field(ge=1, le=190)] = Field(
-        DEFAULT_LIMITS.max_depth, description="The deepest nesting of a body that is sent or taken"
+        default=DEFAULT_LIMITS.max_depth, description="The deepest nesting of a body that is sent or taken"
     )
 
     @classmethod

@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from messaging.retry import Retry
 from orchestrator.definition import Parallel, Saga, Sequence, Step, WaitForEvent
 from orchestrator.errors import (
     ActionRefused,
@@ -12,7 +13,6 @@ from orchestrator.errors import (
     UnknownSaga,
 )
 from orchestrator.instance import BlockedReason, SagaStatus
-from messaging.retry import Retry
 
 if TYPE_CHECKING:
     from orchestrator.app import Orchestrator, run, running
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
     from orchestrator.settings import OrchestratorSettings
 
 __all__ = [
+    # errors
+    "ActionRefused",
+    # read
+    "BlockedReason",
+    # use
+    "BlockingSagaClient",
+    # run
+    "Orchestrator",
+    "OrchestratorSettings",
     # define
     "Parallel",
     "Retry",
     "Saga",
-    "Sequence",
-    "Step",
-    "WaitForEvent",
-    # run
-    "Orchestrator",
-    "OrchestratorSettings",
-    "run",
-    "running",
-    # use
-    "BlockingSagaClient",
     "SagaClient",
-    "StartedSaga",
-    # read
-    "BlockedReason",
-    "SagaStatus",
-    # errors
-    "ActionRefused",
     "SagaDefinitionError",
     "SagaError",
     "SagaNotEnded",
+    "SagaStatus",
+    "Sequence",
+    "StartedSaga",
     "StateUnusable",
+    "Step",
     "UnknownSaga",
+    "WaitForEvent",
+    "run",
+    "running",
 ]
 
 _LATER = {

@@ -1,7 +1,7 @@
 """The composition root: which store, which transport, which parts make a running process.
 
-    app = Orchestrator(sagas=[CreateOrderSaga])
-    run(app, orders, customers, warehouse)      # one process; or `saga run shop.main:app`
+app = Orchestrator(sagas=[CreateOrderSaga])
+run(app, orders, customers, warehouse)      # one process; or `saga run shop.main:app`
 """
 
 from __future__ import annotations

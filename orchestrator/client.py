@@ -303,15 +303,11 @@ def _start(
     connection: Connection, saga: type[Saga[S]], state: S, key: str | None, trace: str, schema: str | None
 ) -> StartedSaga:
     instance = new_instance(saga, state, key, trace, datetime.now(UTC))
-    saga_id, created = start_saga(
-        connection, instance, reuse_key_after_end=saga.reuse_key_after_end, schema=schema
-    )
+    saga_id, created = start_saga(connection, instance, reuse_key_after_end=saga.reuse_key_after_end, schema=schema)
     return StartedSaga(saga_id, created)
 
 
-def _ask(
-    connection: Connection, saga_id: UUID, asked: CancelRequested | RetryRequested, schema: str | None
-) -> UUID:
+def _ask(connection: Connection, saga_id: UUID, asked: CancelRequested | RetryRequested, schema: str | None) -> UUID:
     row = signal_to_row(asked)
     assert row is not None
     signal_id = statements.ask(connection, saga_id, *row, schema)

@@ -7,7 +7,6 @@ delivery comes again and changes nothing, and the unsent command is found by its
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from orchestrator.incoming import Events, Reply, Unmatched, unmatched_message
 from orchestrator.instance import SagaInstance
 from orchestrator.registry import SagaRegistry
 from orchestrator.sender import Sender
+from orchestrator.signal_codec import signal_from_row
 from orchestrator.signals import (
     CancelRequested,
     CodeFailed,
@@ -31,7 +31,6 @@ from orchestrator.signals import (
     ReplyReceived,
     RetryRequested,
 )
-from orchestrator.signal_codec import signal_from_row
 from orchestrator.store import (
     AuditEntry,
     CommandRef,
@@ -198,7 +197,9 @@ class Engine:
                 continue
             told = batch.tell(signal.saga_id, incoming)
             if isinstance(incoming, CancelRequested | RetryRequested) and before and told.decision:
-                audit.append(_audit_entry(signal, incoming, before, told.decision.instance, told.error or told.decision.refused))
+                audit.append(
+                    _audit_entry(signal, incoming, before, told.decision.instance, told.error or told.decision.refused)
+                )
                 if isinstance(incoming, RetryRequested) and told.decision.accepted:
                     revived.append(signal.saga_id)
             elif told.error:
@@ -271,7 +272,11 @@ class Engine:
 
 
 def _audit_entry(
-    signal: StoredSignal, asked: CancelRequested | RetryRequested, before: SagaInstance, after: SagaInstance, refused: str
+    signal: StoredSignal,
+    asked: CancelRequested | RetryRequested,
+    before: SagaInstance,
+    after: SagaInstance,
+    refused: str,
 ) -> AuditEntry:
     return AuditEntry(
         signal.saga_id, signal.kind, asked.by, asked.reason, before.status.value, after.status.value, refused, signal.id

@@ -7,6 +7,7 @@ split until the one bad item is alone, which is put aside while the others go on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,7 +30,6 @@ T = TypeVar("T")
 I = TypeVar("I", Reply | Unmatched, Events | Unmatched)
 
 _AGAIN: Final = Retry(max_attempts=None, backoff=timedelta(milliseconds=50), cap=timedelta(seconds=5), jitter=0.5)
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +89,8 @@ class EngineLoop:
     async def _wait(self) -> None:
         now = asyncio.get_running_loop().time()
         timeout = max(self._next_poll - now, 0)
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), timeout)
-        except TimeoutError:
-            pass
         self._wake.clear()
 
     def _is_time(self) -> bool:
@@ -164,7 +162,7 @@ class EngineLoop:
                 detail = "".join(traceback.format_exception(error))
                 await self._dead_letter(intake, deliveries[0], f"{type(error).__name__} while it was handled", detail)
                 return []
-        half = len(items) // 2
+        half: int = len(items) // 2
         return [*await self._each(items[:half], work, intake), *await self._each(items[half:], work, intake)]
 
     # -- the database

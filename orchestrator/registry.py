@@ -54,9 +54,7 @@ class SagaRegistry:
     def _known_events(self) -> dict[str, KnownEvent]:
         leaves = [leaf for saga in self._by_pin.values() for leaf in saga.plan.waits()]
         return {
-            leaf.event.wire_name: KnownEvent(
-                leaf.event, tuple(other for other in leaves if other.event is leaf.event)
-            )
+            leaf.event.wire_name: KnownEvent(leaf.event, tuple(other for other in leaves if other.event is leaf.event))
             for leaf in leaves
         }
 

@@ -29,20 +29,32 @@ class OrchestratorSettings(BaseSettings):
     )
 
     database_url: SecretStr = Field(
-        SecretStr("sqlite+aiosqlite:///saga.db"),
+        default=SecretStr("sqlite+aiosqlite:///saga.db"),
         description="Where sagas are kept: sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER:PASSWORD@HOST/DB",
     )
-    database_schema: str | None = Field(None, description="The PostgreSQL schema of the tables")
-    app: str = Field("", description="Where commands find the sagas, module:attribute, unless --app says")
-    batch: Annotated[int, Field(ge=1, le=1000)] = Field(200, description="Sagas in one transaction, at most")
-    prefetch_messages: Annotated[int, Field(ge=1, le=65535)] = Field(1000, description="Replies taken in advance")
-    poll_seconds: Seconds = Field(0.1, description="How often the database is asked for what is due")
-    sweep_seconds: Seconds = Field(5.0, description="How often events and waits that missed each other are joined")
-    send_grace_seconds: Seconds = Field(30.0, description="How long a command may be on its way before it is re-sent")
-    catch_up_limit_seconds: Seconds = Field(300.0, description="How long deadlines wait for answers in the queue")
-    keep_events_seconds: Seconds = Field(86400.0, description="How long an event is kept that no saga waits for")
-    drain_seconds: Seconds = Field(20.0, description="How long SIGTERM waits for what is under way")
-    max_body_bytes: Annotated[int, Field(ge=1024)] = Field(1024 * 1024, description="The largest reply or event")
+    database_schema: str | None = Field(default=None, description="The PostgreSQL schema of the tables")
+    app: str = Field(default="", description="Where commands find the sagas, module:attribute, unless --app says")
+    batch: Annotated[int, Field(ge=1, le=1000)] = Field(default=200, description="Sagas in one transaction, at most")
+    prefetch_messages: Annotated[int, Field(ge=1, le=65535)] = Field(
+        default=1000, description="Replies taken in advance"
+    )
+    poll_seconds: Seconds = Field(default=0.1, description="How often the database is asked for what is due")
+    sweep_seconds: Seconds = Field(
+        default=5.0, description="How often events and waits that missed each other are joined"
+    )
+    send_grace_seconds: Seconds = Field(
+        default=30.0, description="How long a command may be on its way before it is re-sent"
+    )
+    catch_up_limit_seconds: Seconds = Field(
+        default=300.0, description="How long deadlines wait for answers in the queue"
+    )
+    keep_events_seconds: Seconds = Field(
+        default=86400.0, description="How long an event is kept that no saga waits for"
+    )
+    drain_seconds: Seconds = Field(default=20.0, description="How long SIGTERM waits for what is under way")
+    max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=1024 * 1024, description="The largest reply or event"
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -141,7 +141,8 @@ class StoreTransaction(Protocol):
 
     async def lock_signalled(self, known: Sequence[Pin], *, limit: int) -> Locked:
         """Lock and load sagas of known definitions, not paused, that have pending signals; others' locked
-        ones are passed over."""
+        ones are passed over.
+        """
         ...
 
     async def start(self, saga: SagaInstance, *, reuse_key_after_end: bool = False) -> tuple[UUID, bool]:
@@ -187,7 +188,8 @@ class StoreTransaction(Protocol):
 
     async def make_unanswered_due(self, *, timeout: timedelta) -> int:
         """Make every outstanding command of a live saga due again, same ids, deadlines restarted to at least
-        now + timeout; return how many. For brokers that forget when the process ends."""
+        now + timeout; return how many. For brokers that forget when the process ends.
+        """
         ...
 
     async def add_signals(self, signals: Sequence[NewSignal]) -> None:
@@ -284,7 +286,8 @@ class SagaStore(Protocol):
 
     def is_transient(self, error: BaseException) -> bool:
         """Whether the same work may succeed when it is done again as a whole: lost connection, deadlock,
-        lock timeout, serialization failure, the database starting up. By SQLSTATE, not by class."""
+        lock timeout, serialization failure, the database starting up. By SQLSTATE, not by class.
+        """
         ...
 
     async def close(self) -> None:
