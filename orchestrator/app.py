@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -53,7 +53,7 @@ async def running(
     settings: OrchestratorSettings | None = None,
     messaging: MessagingSettings | None = None,
     transport: Transport | None = None,
-) -> AsyncIterator[asyncio.Event]:
+) -> AsyncGenerator[asyncio.Event]:
     """Run orchestrators and services in this event loop for as long as the block lasts, then drain.
 
     Yields an event that is set when a part has ended by itself, which is always an error; the block's

@@ -92,7 +92,7 @@ def read_event(
         keys = _keys_of(envelope, event_type)
     except ValidationError as error:
         return Unmatched(f"the body is no {envelope.type!r}: {error.error_count()} fields are wrong", delivery)
-    except Exception as error:  # the author's event_key; whatever it raises, the consumer lives on
+    except Exception as error:  # noqa: BLE001 - the author's event_key; whatever it raises, the consumer lives on
         return Unmatched(f"event_key raised {type(error).__name__}: {error}", delivery)
     message_id = envelope.message_id or str(uuid4())
     body = envelope.body.decode()

@@ -27,7 +27,7 @@ from orchestrator.registry import SagaRegistry
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-I = TypeVar("I", Reply | Unmatched, Events | Unmatched)
+Item = TypeVar("Item", Reply | Unmatched, Events | Unmatched)
 
 _AGAIN: Final = Retry(max_attempts=None, backoff=timedelta(milliseconds=50), cap=timedelta(seconds=5), jitter=0.5)
 
@@ -148,7 +148,7 @@ class EngineLoop:
             logger.warning("%s. The message comes again.", error)
 
     async def _each(
-        self, items: Sequence[I], work: Callable[[Sequence[I]], Awaitable[Any]], intake: Intake
+        self, items: Sequence[Item], work: Callable[[Sequence[Item]], Awaitable[Any]], intake: Intake
     ) -> list[Delivery]:
         """Do the work on all items; split where it fails. Returns the deliveries that are done with."""
         if not items:
@@ -157,7 +157,7 @@ class EngineLoop:
         try:
             await self._persistently(lambda: work(items))
             return deliveries
-        except Exception as error:  # the batch is split until the one that raises is alone
+        except Exception as error:  # noqa: BLE001 - the batch is split until the one that raises is alone
             if len(items) == 1:
                 detail = "".join(traceback.format_exception(error))
                 await self._dead_letter(intake, deliveries[0], f"{type(error).__name__} while it was handled", detail)

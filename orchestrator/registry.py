@@ -38,7 +38,7 @@ class SagaRegistry:
         self.events = self._known_events()
 
     def _register(self, saga: type[Saga[Any]]) -> None:
-        if not saga.steps:
+        if not hasattr(saga, "plan"):
             raise SagaDefinitionError(f"saga {saga.__name__}", "has no steps. Set steps = (...) on the class")
         other = self._by_name.setdefault((saga.name, saga.version), saga)
         if other is not saga:

@@ -150,7 +150,7 @@ class OrchestratorService:
             logger.warning("Some commands are still unsent; the next process sends them")
         try:
             await asyncio.wait_for(self._engine.flush_marks(), drain.total_seconds() / 4)
-        except Exception as error:  # unmarked sends cost a second copy with the same id, nothing else
+        except Exception as error:  # noqa: BLE001 - unmarked sends cost a second copy with the same id, nothing else
             logger.warning("What was sent could not be marked: %s", error)
         if self._outbox:
             self._outbox.stop()

@@ -140,8 +140,9 @@ class StoreTransaction(Protocol):
         ...
 
     async def lock_signalled(self, known: Sequence[Pin], *, limit: int) -> Locked:
-        """Lock and load sagas of known definitions, not paused, that have pending signals; others' locked
-        ones are passed over.
+        """Lock and load sagas of known definitions, not paused, that have pending signals.
+
+        What another transaction has locked is passed over.
         """
         ...
 
@@ -187,8 +188,9 @@ class StoreTransaction(Protocol):
         ...
 
     async def make_unanswered_due(self, *, timeout: timedelta) -> int:
-        """Make every outstanding command of a live saga due again, same ids, deadlines restarted to at least
-        now + timeout; return how many. For brokers that forget when the process ends.
+        """Make every outstanding command of a live saga due again, with its id; return how many.
+
+        Deadlines become at least now + timeout. For brokers that forget when the process ends.
         """
         ...
 
@@ -285,8 +287,10 @@ class SagaStore(Protocol):
         ...
 
     def is_transient(self, error: BaseException) -> bool:
-        """Whether the same work may succeed when it is done again as a whole: lost connection, deadlock,
-        lock timeout, serialization failure, the database starting up. By SQLSTATE, not by class.
+        """Whether the same work may succeed when it is done again as a whole.
+
+        Lost connection, deadlock, lock timeout, serialization failure, the database starting up: told by
+        SQLSTATE, not by class.
         """
         ...
 
