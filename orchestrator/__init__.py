@@ -3,8 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from messaging.retry import Retry
-from orchestrator.definition import Parallel, Saga, Sequence, Step, WaitForEvent
 from orchestrator.errors import (
     ActionRefused,
     SagaDefinitionError,
@@ -15,8 +13,10 @@ from orchestrator.errors import (
 from orchestrator.instance import BlockedReason, SagaStatus
 
 if TYPE_CHECKING:
+    from messaging.retry import Retry
     from orchestrator.app import Orchestrator, run, running
     from orchestrator.client import BlockingSagaClient, SagaClient, SagaNotEnded, StartedSaga
+    from orchestrator.definition import Parallel, Saga, Sequence, Step, WaitForEvent
     from orchestrator.settings import OrchestratorSettings
 
 __all__ = [
@@ -49,19 +49,25 @@ __all__ = [
 ]
 
 _LATER = {
-    "Orchestrator": "app",
-    "run": "app",
-    "running": "app",
-    "BlockingSagaClient": "client",
-    "SagaClient": "client",
-    "SagaNotEnded": "client",
-    "StartedSaga": "client",
-    "OrchestratorSettings": "settings",
+    "Parallel": "orchestrator.definition",
+    "Saga": "orchestrator.definition",
+    "Sequence": "orchestrator.definition",
+    "Step": "orchestrator.definition",
+    "WaitForEvent": "orchestrator.definition",
+    "Retry": "messaging.retry",
+    "Orchestrator": "orchestrator.app",
+    "run": "orchestrator.app",
+    "running": "orchestrator.app",
+    "BlockingSagaClient": "orchestrator.client",
+    "SagaClient": "orchestrator.client",
+    "SagaNotEnded": "orchestrator.client",
+    "StartedSaga": "orchestrator.client",
+    "OrchestratorSettings": "orchestrator.settings",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs a database only when it is asked for: defining sagas stays light."""
+    """Import only what is asked for: defining sagas needs no database, and `saga --help` none of it."""
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"orchestrator.{_LATER[name]}"), name)
+    return getattr(import_module(_LATER[name]), name)
