@@ -135,13 +135,16 @@ def _statements(schema: str | None, dialect: str) -> _Statements:
         name: bindparam(name) for name in ("outcome", "error_code", "type", "body")
     }
     return _Statements(
-        claim=_postgresql_claim(schema) if dialect == "postgresql" else _sqlite_claim(schema),
+        # Not every driver's count of inserted rows is kept without being asked for.
+        claim=(_postgresql_claim if dialect == "postgresql" else _sqlite_claim)(schema).execution_options(
+            preserve_rowcount=True
+        ),
         find=select(inbox.c.undone, inbox.c.outcome, inbox.c.error_code, inbox.c.type, inbox.c.body).where(*mine),
         store=update(inbox).where(*mine).values(answer),
     )
 
 
-def _postgresql_claim(schema: str | None) -> Executable:
+def _postgresql_claim(schema: str | None) -> postgresql.Insert:
     """One statement that bounds the waiting and claims: the setting is in force before the row is inserted."""
     inbox = tables(schema).inbox
     setting = select(func.set_config("lock_timeout", bindparam("wait"), True).label("wait")).cte("bounded")
@@ -150,7 +153,7 @@ def _postgresql_claim(schema: str | None) -> Executable:
     return postgresql.insert(inbox).from_select(_COLUMNS, row).on_conflict_do_nothing()
 
 
-def _sqlite_claim(schema: str | None) -> Executable:
+def _sqlite_claim(schema: str | None) -> sqlite.Insert:
     """A write comes first in the transaction, so it begins as the one writer and never has to become it."""
     inbox = tables(schema).inbox
     values: dict[str, BindParameter[Any]] = {name: bindparam(name) for name in _COLUMNS}

@@ -13,13 +13,13 @@ from messaging.sql import create_tables
 Sessions = async_sessionmaker[AsyncSession]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "asyncpg", "psycopg"])
 async def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Sessions]:
     """Sessions of a database of the test's own."""
     if request.param == "sqlite":
         url = f"sqlite+aiosqlite:///{tmp_path / 'bus.db'}"
     else:
-        url = request.getfixturevalue("postgres_database")
+        url = request.getfixturevalue("postgres_database").replace("asyncpg", request.param)
     engine = create_async_engine(url)
     await create_tables(engine)
     try:
