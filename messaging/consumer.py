@@ -19,7 +19,7 @@ from messaging.settling import Settling
 from messaging.transport import Subscription, Transport
 
 if TYPE_CHECKING:
-    from messaging.outbox import Relay
+    from messaging.outbox import Relay, RelaySettings
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class ServiceRunner:
         stop_within: how long `stop` lets running handlers finish before it cancels them. What is
             cancelled is rolled back and comes again.
         limits: what a body may be at most, where the service does not say.
+        relay: how the service's outbox is relayed, where it has a database.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class ServiceRunner:
         *,
         stop_within: timedelta = timedelta(seconds=20),
         limits: Limits = DEFAULT_LIMITS,
+        relay: RelaySettings | None = None,
     ) -> None:
         self._service, self._transport, self._stop_within = service, transport, stop_within
-        self._limits = limits
+        self._limits, self._relay_settings = limits, relay
         self._threads = ThreadPoolExecutor(service.max_in_flight, thread_name_prefix=service.name)
         self._outage = Outage(f"database of service {service.name!r}")
         self._running: set[asyncio.Task[None]] = set()
@@ -147,7 +149,7 @@ class ServiceRunner:
 
         assert self._service.sessions is not None
         rows = SqlOutbox(self._service.sessions, schema=self._service.schema)
-        self._relay = Relay(rows, self._transport)
+        self._relay = Relay(rows, self._transport, self._relay_settings)
         self._relaying = asyncio.create_task(self._relay.run())
         self._background += [self._relaying, asyncio.create_task(self._purge())]
 
