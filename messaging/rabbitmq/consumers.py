@@ -42,6 +42,10 @@ class Consumer(Protocol):
 
     lost: asyncio.Future[str]
 
+    async def start(self, queue: str) -> None:
+        """Ask for deliveries. The first ones may come before this returns."""
+        ...
+
     async def acknowledge(self, acks: Iterable[tuple[int, bool]]) -> None:
         """Send acknowledgements, as (tag, multiple)."""
         ...
@@ -59,17 +63,17 @@ class Consumer(Protocol):
         ...
 
 
-async def consume(session: Session, queue: str, prefetch_messages: int, arrived: Callable[[Arrival], None]) -> Consumer:
-    """Start consuming on a new channel; `arrived` is called for each delivery and must only note it."""
+async def opened_consumer(session: Session, prefetch_messages: int, arrived: Callable[[Arrival], None]) -> Consumer:
+    """A consumer on a new channel, to be started; `arrived` is called for each delivery and must only note it."""
     channel = await session.channel()
     try:
         await unharmed(channel.basic_qos(prefetch_count=prefetch_messages, timeout=RPC_SECONDS))
-        consumer = _PlainConsumer(channel, arrived) if session.tap is None else _FastConsumer(session, channel, arrived)
-        await consumer.start(queue)
     except BaseException:
         await close_channel(channel)
         raise
-    return consumer
+    if session.tap is None:
+        return _PlainConsumer(channel, arrived)
+    return _FastConsumer(session, channel, arrived)
 
 
 class _PlainConsumer:

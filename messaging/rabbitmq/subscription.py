@@ -14,7 +14,7 @@ from messaging.envelope import Destination
 from messaging.errors import NotConfirmed, TopologyMismatch, TransportError, Unroutable
 from messaging.rabbitmq import properties, wire
 from messaging.rabbitmq.connection import BROKER_ERRORS, CLOSE_SECONDS, Backoff, Link, told
-from messaging.rabbitmq.consumers import Arrival, Consumer, RawProperties, consume, taken_apart
+from messaging.rabbitmq.consumers import Arrival, Consumer, RawProperties, opened_consumer, taken_apart
 from messaging.rabbitmq.lines import RETURNED, Parcel
 from messaging.rabbitmq.publisher import Publisher
 from messaging.rabbitmq.topology import Topology
@@ -283,7 +283,9 @@ class RabbitSubscription:
         self._begin()
         began = False
         try:
-            self._consumer = await consume(session, self._full, self._caution.messages, self._arrived)
+            # In place before it is started: a delivery may be taken and settled before the broker's answer is read.
+            self._consumer = await opened_consumer(session, self._caution.messages, self._arrived)
+            await self._consumer.start(self._full)
             began = True
             self._consuming.set()
             return await asyncio.shield(self._consumer.lost)

@@ -1,0 +1,370 @@
+"""What the transport keeps when connections, queues and brokers fail under it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from messaging.envelope import to_subscribers
+from messaging.errors import NotConfirmed, PublishError, TopologyMismatch, TransportError
+from messaging.rabbitmq import RabbitTransport
+from messaging.transport import Binding, Outgoing, QueueSpec
+from tests.conformance.transport_backends import (
+    SOON,
+    a_message,
+    bodies,
+    eventually,
+    remove_afterwards,
+    send,
+    take,
+)
+from tests.integration.rabbitmq.proxy import Proxy
+from tests.support.broker import Broker
+from tests.support.services import PrivateRabbit
+
+LATER = timedelta(seconds=30)
+
+
+@pytest.fixture(params=["fast", "plain"])
+def options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {"fast": request.param == "fast", "patience": timedelta(seconds=10)}
+
+
+@asynccontextmanager
+async def opened(url: str, prefix: str, **options: Any) -> AsyncIterator[RabbitTransport]:
+    transport = RabbitTransport(url, prefix=prefix, **options)
+    await transport.open()
+    try:
+        yield transport
+    finally:
+        await asyncio.wait_for(transport.close(), 25)
+
+
+@pytest.fixture
+async def proxy(amqp_url: str) -> AsyncIterator[Proxy]:
+    async with Proxy(amqp_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def transport(
+    proxy: Proxy, prefix: str, broker: Broker, options: dict[str, Any]
+) -> AsyncIterator[RabbitTransport]:
+    """A transport behind the proxy with a queue `orders`."""
+    remove_afterwards(broker, f"{prefix}orders")
+    async with opened(proxy.url, prefix, **options) as transport:
+        await transport.declare([QueueSpec("orders")])
+        yield transport
+
+
+async def test_a_connection_cut_while_publishing_leaves_every_message_with_an_outcome(
+    transport: RabbitTransport, proxy: Proxy
+) -> None:
+    messages = [a_message(b"%d" % number) for number in range(600)]
+    unconfirmed = {message.message_id: message for message in messages}
+    cutting = True
+
+    async def cut() -> None:
+        while cutting:
+            await asyncio.sleep(0.03)
+            proxy.cut()
+
+    cutter = asyncio.create_task(cut())
+    failed = 0
+    for _ in range(8):
+        batch = list(unconfirmed.values())
+        for start in range(0, len(batch), 50):
+            part = batch[start : start + 50]
+            outcomes = await send(transport, *part, to="orders", timeout=timedelta(seconds=5))
+            for message, outcome in zip(part, outcomes, strict=True):
+                if outcome is None:
+                    del unconfirmed[message.message_id]
+                else:
+                    assert isinstance(outcome, NotConfirmed)
+                    failed += 1
+    cutting = False
+    await cutter
+    assert await send(transport, *unconfirmed.values(), to="orders") == [None] * len(unconfirmed)
+
+    subscription = await transport.subscribe("orders", prefetch_messages=500)
+    seen: set[str] = set()
+    async with asyncio.timeout(20):
+        while len(seen) < len(messages):
+            deliveries = await subscription.take(500)
+            seen |= {delivery.envelope.message_id for delivery in deliveries}
+            await subscription.ack(deliveries)
+    assert seen == {message.message_id for message in messages}
+
+
+async def test_publishing_to_a_broker_that_is_away_ends_within_its_timeout_and_goes_on_later(
+    transport: RabbitTransport, proxy: Proxy
+) -> None:
+    await proxy.refuse()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    (outcome,) = await send(transport, a_message(b"1"), to="orders", timeout=timedelta(seconds=0.5))
+    assert isinstance(outcome, NotConfirmed)
+    assert loop.time() - began < 1.5
+    await proxy.accept()
+    assert await send(transport, a_message(b"2"), to="orders", timeout=LATER) == [None]
+
+
+async def test_publishing_into_a_half_open_connection_ends_within_its_timeout(
+    transport: RabbitTransport, proxy: Proxy
+) -> None:
+    proxy.stall()
+    message = a_message(b"1")
+    first, second = await asyncio.gather(
+        send(transport, message, to="orders", timeout=timedelta(seconds=0.3)),
+        send(transport, a_message(b"2"), to="orders", timeout=timedelta(seconds=0.3)),
+    )
+    assert isinstance(first[0], NotConfirmed)
+    assert isinstance(second[0], NotConfirmed)
+    # The first copy is still under way, so the second waits for it.
+    (outcome,) = await send(transport, message, to="orders", timeout=timedelta(seconds=0.3))
+    assert isinstance(outcome, NotConfirmed)
+    proxy.flow()
+    assert await send(transport, message, to="orders") == [None]
+
+
+async def test_cancelling_a_publish_cancels_it_and_nothing_else(transport: RabbitTransport, proxy: Proxy) -> None:
+    proxy.stall()
+    publishing = asyncio.create_task(send(transport, a_message(b"1"), to="orders"))
+    await asyncio.sleep(0)
+    publishing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await publishing
+    proxy.flow()
+    assert await send(transport, a_message(b"2"), to="orders") == [None]
+
+
+async def test_a_consumer_whose_connection_is_cut_gets_again_what_it_had_not_settled(
+    transport: RabbitTransport, proxy: Proxy
+) -> None:
+    await send(transport, *(a_message(b"%d" % number) for number in range(6)), to="orders")
+    subscription = await transport.subscribe("orders", prefetch_messages=4)
+    settled, *taken = await take(subscription, 3)
+    await subscription.ack([settled])
+
+    async def acknowledged() -> bool:
+        return await subscription.backlog() == 3
+
+    await eventually(acknowledged, "the broker has the acknowledgement")
+    epoch = subscription.epoch
+
+    proxy.cut()
+    await eventually(lambda: subscription.epoch > epoch, "another epoch", within=LATER)
+    await subscription.ack(taken)
+    await subscription.dead_letter(taken[0], "too late")
+    again = await take(subscription, 4, within=LATER)
+    assert {delivery.epoch for delivery in again} == {subscription.epoch}
+    await subscription.ack(again)
+    assert sorted(bodies(again + await take(subscription, 1))) == [b"1", b"2", b"3", b"4", b"5"]
+
+
+async def test_a_take_outlasts_a_broker_that_is_away(transport: RabbitTransport, proxy: Proxy) -> None:
+    subscription = await transport.subscribe("orders", prefetch_messages=4)
+    waiting = asyncio.create_task(subscription.take(1))
+    await proxy.refuse()
+    await asyncio.sleep(0.3)
+    await proxy.accept()
+    assert await send(transport, a_message(b"back"), to="orders", timeout=LATER) == [None]
+    assert bodies(await asyncio.wait_for(waiting, 30)) == [b"back"]
+
+
+async def test_a_half_open_consumer_is_noticed_by_its_heartbeat(
+    amqp_url: str, prefix: str, broker: Broker, options: dict[str, Any]
+) -> None:
+    remove_afterwards(broker, f"{prefix}orders")
+    async with (
+        Proxy(amqp_url) as proxy,
+        opened(proxy.url, prefix, heartbeat=timedelta(seconds=1), **options) as transport,
+    ):
+        await transport.declare([QueueSpec("orders")])
+        subscription = await transport.subscribe("orders", prefetch_messages=4)
+        before = proxy.connections
+        proxy.stall()
+        await eventually(lambda: proxy.connections > before, "a new connection", within=LATER)
+        proxy.flow()
+        await send(transport, a_message(b"after"), to="orders", timeout=LATER)
+        assert bodies(await take(subscription, 1, within=LATER)) == [b"after"]
+
+
+async def test_a_busy_consumer_is_not_taken_for_dead(
+    amqp_url: str, prefix: str, broker: Broker, options: dict[str, Any]
+) -> None:
+    remove_afterwards(broker, f"{prefix}orders")
+    async with opened(amqp_url, prefix, heartbeat=timedelta(seconds=1), **options) as transport:
+        await transport.declare([QueueSpec("orders")])
+        subscription = await transport.subscribe("orders", prefetch_messages=4)
+        epoch, until = subscription.epoch, asyncio.get_running_loop().time() + 8
+        while asyncio.get_running_loop().time() < until:
+            await send(transport, a_message(), to="orders")
+            await subscription.ack(await take(subscription, 1))
+        assert subscription.epoch == epoch
+
+
+async def test_a_queue_deleted_under_its_consumer_is_declared_again(
+    transport: RabbitTransport, broker: Broker, prefix: str
+) -> None:
+    subscription = await transport.subscribe("orders", prefetch_messages=4)
+    epoch = subscription.epoch
+    await broker.delete_queue(f"{prefix}orders")
+    await broker.delete_queue(f"{prefix}orders.dead")
+    await eventually(lambda: subscription.epoch > epoch, "another epoch", within=LATER)
+    await send(transport, a_message(b"again"), to="orders")
+    (delivery,) = await take(subscription, 1)
+    await broker.delete_queue(f"{prefix}orders.dead")
+    await subscription.dead_letter(delivery, "there is nothing to put it in")
+    assert await broker.depth(f"{prefix}orders.dead") == 1
+
+
+async def test_a_delay_queue_deleted_meanwhile_is_declared_again(
+    transport: RabbitTransport, broker: Broker, prefix: str
+) -> None:
+    subscription = await transport.subscribe("orders", prefetch_messages=4)
+    await send(transport, a_message(b"patience"), to="orders")
+    for _ in range(2):
+        (delivery,) = await take(subscription, 1)
+        await subscription.retry_later(delivery, timedelta(milliseconds=100))
+        await eventually(lambda: len(subscription._buffer) > 0, "it is back")
+        await broker.delete_queue(f"{prefix}orders.delay.100")
+    (delivery,) = await take(subscription, 1)
+    assert delivery.attempt == 3
+
+
+async def test_an_exchange_deleted_meanwhile_is_declared_again(
+    transport: RabbitTransport, broker: Broker, prefix: str
+) -> None:
+    broker.exchange(f"{prefix}events")
+    event = Outgoing(a_message(), to_subscribers("orders.paid"))
+    assert await transport.publish([event], timeout=SOON) == [None]
+    await broker.delete_exchange(f"{prefix}events")
+
+    async def published() -> bool:
+        return await transport.publish([event], timeout=SOON) == [None]
+
+    await eventually(published, "the event is confirmed again", within=LATER)
+
+
+async def test_an_exchange_of_another_kind_is_published_to_as_it_is(
+    transport: RabbitTransport, broker: Broker, prefix: str
+) -> None:
+    broker.exchange(f"{prefix}billing")
+    await transport.declare([QueueSpec("orders", (Binding("", "billing", "fanout"),))])
+    subscription = await transport.subscribe("orders", prefetch_messages=4)
+    assert await send(transport, a_message(b"event"), to=to_subscribers("any", "billing")) == [None]
+    assert bodies(await take(subscription, 1)) == [b"event"]
+
+
+async def test_a_queue_of_another_definition_is_told_by_name_and_in_the_brokers_words(
+    transport: RabbitTransport, prefix: str
+) -> None:
+    with pytest.raises(TopologyMismatch, match=f"{prefix}orders.*x-delivery-limit"):
+        await transport.declare([QueueSpec("orders", delivery_limit=7)])
+    assert await send(transport, a_message(), to="orders") == [None]
+
+
+async def test_a_wrong_password_is_told_at_once_and_not_shown(amqp_url: str, options: dict[str, Any]) -> None:
+    url = amqp_url.replace("guest:guest", "guest:hunter2-secret")
+    transport = RabbitTransport(url, **options)
+    with pytest.raises(TransportError, match=r"refuses us.*ACCESS_REFUSED") as caught:
+        await asyncio.wait_for(transport.open(), 5)
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in repr(caught.value.__cause__)
+    await transport.close()
+
+
+async def test_an_unknown_virtual_host_is_told_at_once(amqp_url: str) -> None:
+    transport = RabbitTransport(f"{amqp_url.rstrip('/')}/no-such-host")
+    with pytest.raises(TransportError, match="no-such-host"):
+        await asyncio.wait_for(transport.open(), 5)
+    await transport.close()
+
+
+async def test_a_broker_that_does_not_answer_is_given_up_after_the_patience(options: dict[str, Any]) -> None:
+    options["patience"] = timedelta(seconds=0.5)
+    transport = RabbitTransport("amqp://guest:hunter2-secret@127.0.0.1:1/", **options)
+    with pytest.raises(TransportError, match=r"does not answer within 0.5 s.*Connect call failed") as caught:
+        await asyncio.wait_for(transport.open(), 5)
+    assert "hunter2" not in str(caught.value)
+    await transport.close()
+
+
+async def test_closing_is_bounded_when_nothing_answers(
+    proxy: Proxy, prefix: str, broker: Broker, options: dict[str, Any]
+) -> None:
+    remove_afterwards(broker, f"{prefix}orders")
+    transport = RabbitTransport(proxy.url, prefix=prefix, **options)
+    await transport.open()
+    await transport.declare([QueueSpec("orders")])
+    await transport.subscribe("orders", prefetch_messages=4)
+    proxy.stall()
+    await asyncio.wait_for(transport.close(), 25)
+
+
+async def test_a_broker_killed_and_started_again_loses_nothing_confirmed(
+    private_rabbit: PrivateRabbit, options: dict[str, Any]
+) -> None:
+    async with opened(private_rabbit.url, "", **options) as transport:
+        await transport.declare([QueueSpec("orders")])
+        subscription = await transport.subscribe("orders", prefetch_messages=50)
+        confirmed: set[str] = set()
+        outcomes: list[PublishError | None] = []
+
+        async def publish() -> None:
+            while not done:
+                batch = [a_message() for _ in range(20)]
+                outcomes[:] = await send(transport, *batch, to="orders", timeout=timedelta(seconds=2))
+                pairs = zip(batch, outcomes, strict=True)
+                confirmed.update(message.message_id for message, outcome in pairs if outcome is None)
+                await asyncio.sleep(0.01)
+
+        done = False
+        publishing = asyncio.create_task(publish())
+        # The broker writes its registry of quorum queues half a second late.
+        declared = asyncio.get_running_loop().time()
+        await eventually(lambda: asyncio.get_running_loop().time() > declared + 2, "it is in the registry")
+        await asyncio.to_thread(private_rabbit.kill)
+        await eventually(lambda: isinstance(outcomes[0], NotConfirmed), "the broker is missed", within=LATER)
+        await asyncio.to_thread(private_rabbit.restart)
+        before = len(confirmed)
+        await eventually(lambda: len(confirmed) > before, "publishing goes on", within=LATER)
+        done = True
+        await publishing
+
+        seen: set[str] = set()
+        async with asyncio.timeout(60):
+            while not confirmed <= seen:
+                deliveries = await subscription.take(50)
+                seen |= {delivery.envelope.message_id for delivery in deliveries}
+                await subscription.ack(deliveries)
+
+
+async def test_a_broker_short_of_memory_blocks_publishers_and_goes_on_delivering(
+    private_rabbit: PrivateRabbit, options: dict[str, Any]
+) -> None:
+    async with opened(private_rabbit.url, "", **options) as transport:
+        await transport.declare([QueueSpec("orders")])
+        await send(transport, a_message(b"before"), to="orders")
+        await asyncio.to_thread(private_rabbit.ctl, "set_vm_memory_high_watermark", "0")
+        loop = asyncio.get_running_loop()
+
+        async def blocked() -> bool:
+            began = loop.time()
+            (outcome,) = await send(transport, a_message(), to="orders", timeout=timedelta(seconds=0.5))
+            assert loop.time() - began < 1.5
+            return isinstance(outcome, NotConfirmed)
+
+        # The broker blocks a connection only when something is published over it.
+        await eventually(blocked, "the broker blocks")
+        assert await blocked()
+        subscription = await transport.subscribe("orders", prefetch_messages=5)
+        assert bodies(await take(subscription, 1)) == [b"before"]
+        await asyncio.to_thread(private_rabbit.ctl, "set_vm_memory_high_watermark", "0.4")
+        assert await send(transport, a_message(b"after"), to="orders", timeout=LATER) == [None]
