@@ -44,6 +44,7 @@ class Sender:
         self._transport, self._reply_to, self._timeout = transport, reply_to, timeout
         self._batch, self._backlog = batch, backlog
         self._queue: deque[SagaCommand] = deque()
+        self._in_hand: set[UUID | None] = set()
         self._filled, self._room, self._idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._room.set()
         self._idle.set()
@@ -51,11 +52,16 @@ class Sender:
         self._problems: dict[UUID, tuple[datetime, str]] = {}
 
     async def send(self, commands: Sequence[SagaCommand]) -> None:
-        """Hand over commands whose rows are committed; waits while too many are under way."""
+        """Hand over commands whose rows are committed; waits while too many are under way.
+
+        What is in hand already is not taken again: a broker that stalls must not make copies.
+        """
         await self._room.wait()
-        if not commands:
+        new = [command for command in commands if command.record.command_id not in self._in_hand]
+        if not new:
             return
-        self._queue.extend(commands)
+        self._queue.extend(new)
+        self._in_hand.update(command.record.command_id for command in new)
         self._idle.clear()
         self._filled.set()
         if len(self._queue) >= self._backlog:
@@ -67,6 +73,7 @@ class Sender:
             await self._filled.wait()
             commands = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
             await self._publish(commands)
+            self._in_hand.difference_update(command.record.command_id for command in commands)
             if len(self._queue) < self._backlog:
                 self._room.set()
             if not self._queue:
