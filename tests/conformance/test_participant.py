@@ -20,7 +20,7 @@ from messaging.service import Service
 from messaging.sql import tables
 from messaging.transport import QueueSpec
 from tests.conformance.sql_backends import Sessions, dialect_of, sessions
-from tests.unit.messaging.support import decode_body, running
+from tests.unit.messaging.support import decode_body, noticing, running
 
 __all__ = ["sessions"]
 
@@ -257,21 +257,15 @@ async def test_a_database_that_is_away_pauses_the_service_and_is_logged_once(
 
 
 async def test_a_missing_table_is_an_outage_and_not_the_handlers_fault(
-    with_charges: Sessions, monkeypatch: pytest.MonkeyPatch
+    with_charges: Sessions,
 ) -> None:
-    engine, paused = with_charges.kw["bind"], asyncio.Event()
-
-    def notice(record: logging.LogRecord) -> bool:
-        if "cannot be used" in record.getMessage():
-            paused.set()
-        return True
-
-    monkeypatch.setattr(logging.getLogger("messaging.outage"), "filters", [notice])
+    engine = with_charges.kw["bind"]
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE message_inbox RENAME TO not_yet_migrated"))
     async with running(payments(with_charges)) as asking:
-        await asking.send(Charge(charge="c1"), headers=as_order(ACTION))
-        await asyncio.wait_for(paused.wait(), 10)
+        with noticing("messaging.outage", "cannot be used") as paused:
+            await asking.send(Charge(charge="c1"), headers=as_order(ACTION))
+            await asyncio.wait_for(paused.wait(), 10)
         async with engine.begin() as connection:
             await connection.execute(text("ALTER TABLE not_yet_migrated RENAME TO message_inbox"))
         reply = await asking.reply()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -82,4 +84,22 @@ async def running(service: Service, transport: Transport | None = None, **option
         await transport.close()
 
 
-__all__ = ["REPLIES", "SECOND", "Asking", "decode_body", "running"]
+@contextmanager
+def noticing(logger: str, text: str) -> Iterator[asyncio.Event]:
+    """Give an event that is set when this logger says something with this text."""
+    noticed = asyncio.Event()
+
+    class Notice(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if text in record.getMessage():
+                noticed.set()
+
+    handler = Notice()
+    logging.getLogger(logger).addHandler(handler)
+    try:
+        yield noticed
+    finally:
+        logging.getLogger(logger).removeHandler(handler)
+
+
+__all__ = ["REPLIES", "SECOND", "Asking", "decode_body", "noticing", "running"]

@@ -1,0 +1,110 @@
+"""Handlers as users write them: right ones pass, each wrong one is refused where the comment stands."""
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true, reportUntypedFunctionDecorator=false
+# pyright: reportUnusedFunction=false
+
+from datetime import timedelta
+from typing import assert_type
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from messaging import Bus, Command, Context, Event, Failure, Reply, Service
+
+
+class Charged(Reply):
+    charge: str = ""
+
+
+class Refunded(Reply):
+    refund: str = ""
+
+
+class CardRefused(Failure):
+    limit_cents: int = 0
+
+
+class Charge(Command[Charged], failures=(CardRefused,)):
+    cents: int
+
+
+class Refund(Command[Refunded]):
+    refund_of: str
+
+
+class Paid(Event):
+    cents: int
+
+
+service = Service("payments")
+
+
+@service.handles(Charge)
+async def right(command: Charge) -> Charged | CardRefused:
+    return Charged()
+
+
+@service.handles(Charge)
+async def right_with_session(command: Charge, context: Context) -> Charged | Failure:
+    assert_type(context.session, AsyncSession)
+    await context.publish(Paid(cents=1))
+    return CardRefused()
+
+
+@service.handles(Charge)
+def right_and_blocking(command: Charge, context: Context[Session]) -> Charged:
+    assert_type(context.session, Session)
+    context.send(Charge(cents=1), to="payments")
+    return Charged()
+
+
+@service.handles(Charge)
+async def right_without_session(command: Charge, context: Context[None]) -> Charged:
+    assert_type(context.session, None)
+    return Charged()
+
+
+@service.subscribes(Paid)
+async def right_event(event: Paid) -> None: ...
+
+
+@service.subscribes(Paid)
+def right_blocking_event(event: Paid, context: Context[None]) -> None: ...
+
+
+@service.handles(Charge)  # type: ignore[arg-type]
+async def wrong_command(command: Refund) -> Charged:
+    return Charged()
+
+
+@service.handles(Charge)  # type: ignore[arg-type]
+async def wrong_reply(command: Charge) -> Refunded:
+    return Refunded()
+
+
+@service.handles(Charge)  # type: ignore[arg-type]
+def wrong_blocking_reply(command: Charge) -> Refunded:
+    return Refunded()
+
+
+@service.handles(Charge)  # type: ignore[arg-type]
+async def no_reply(command: Charge) -> None: ...
+
+
+@service.handles(Charge)  # type: ignore[arg-type]
+async def wrong_context(command: Charge, context: int) -> Charged:
+    return Charged()
+
+
+@service.handles(Paid)  # type: ignore[misc, arg-type, type-var]
+async def event_as_command(event: Paid) -> Charged:
+    return Charged()
+
+
+@service.subscribes(Paid)  # type: ignore[arg-type]
+async def wrong_event(event: Charge) -> None: ...
+
+
+async def asking(bus: Bus) -> None:
+    assert_type(await bus.request(Charge(cents=1), to="payments", timeout=timedelta(seconds=1)), Charged)
+    refunded: Refunded = await bus.request(Charge(cents=1), to="payments")  # type: ignore[arg-type]
+    await bus.publish(Charge(cents=len(refunded.refund)))  # type: ignore[arg-type]
