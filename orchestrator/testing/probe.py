@@ -1,0 +1,333 @@
+"""A saga driven by hand: no broker, no database, and time passes only when the test says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Generic, TypeVar, cast
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from messaging.codec import encode_body
+from messaging.envelope import ACCEPTED, FAILURE, RETRY, SUCCESS
+from messaging.messages import Command, Event, Failure, Reply
+from orchestrator.definition import Leaf, Saga, Step, WaitForEvent
+from orchestrator.errors import ActionRefused, HookRaised
+from orchestrator.instance import (
+    BlockedReason,
+    Direction,
+    FirstCause,
+    Pin,
+    SagaInstance,
+    SagaStatus,
+    StepKey,
+    StepRecord,
+    StepStatus,
+)
+from orchestrator.plan import CommandLeaf
+from orchestrator.progress import KEYLESS
+from orchestrator.signals import (
+    CancelRequested,
+    CodeFailed,
+    DeadlinePassed,
+    Decision,
+    EventMatched,
+    Incoming,
+    Note,
+    ReplyReceived,
+    RetryRequested,
+)
+from orchestrator.transitions import decide
+
+S = TypeVar("S", bound=BaseModel)
+R = TypeVar("R", bound=Reply)
+E = TypeVar("E", bound=Event)
+
+START: Final = datetime(2030, 1, 1, tzinfo=UTC)
+SAGA_ID: Final = UUID("00000000-0000-7000-8000-000000000001")
+GRACE: Final = timedelta(seconds=30)
+"""How soon a command that did not reach its participant is sent again, as in production."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An event that no wait has taken yet."""
+
+    id: UUID
+    wire_name: str
+    key: str
+    body: str
+    arrived_at: datetime
+
+
+class SagaProbe(Generic[S]):
+    """One saga, driven by hand through the same core as in production.
+
+        probe = SagaProbe(CreateOrderSaga, OrderState(order_id=ORDER, amount_cents=900))
+        probe.reply(CreatingOrder, OrderCreated())
+        probe.reply(ReservingCredit, CreditRefused(reason="limit reached"))
+        assert probe.just_sent == [RejectOrder(order_id=ORDER)]
+
+        probe.compensated(CreatingOrder)
+        assert probe.status is SagaStatus.COMPENSATED
+
+    Replies are taken as answers to the latest attempt that was sent, or to an earlier one with `attempt=`;
+    a reply that comes late or twice is given by giving it again. Signals that the saga has no use for
+    change nothing, and are in `notes`. A hook that raises blocks the saga, as in production; what it
+    raised is in `code_errors`.
+
+    Args:
+        saga: the class.
+        state: what it starts with.
+        key: its business key.
+        now: the instant at which it starts; aware.
+    """
+
+    def __init__(self, saga: type[Saga[S]], state: S, key: str | None = None, *, now: datetime = START) -> None:
+        self._saga, self._states = saga(), type(state)
+        self.now = now
+        """The present, in the probe's time."""
+        self.instance: SagaInstance = _begun(saga, state, key, now)
+        """The saga's row, for whoever wants to look closer."""
+        self.sent: list[Command[Any]] = []
+        """All commands that reached their participants, in order; each attempt anew."""
+        self.just_sent: list[Command[Any]] = []
+        """Those that were sent by the last thing the test did."""
+        self.published: list[Event] = []
+        """All events that the saga published."""
+        self.notes: list[Note] = []
+        """Its history: what happened beside the plain path, such as late replies."""
+        self.code_errors: list[HookRaised] = []
+        """What hooks of the definition raised."""
+        self.unreachable: set[str] = set()
+        """Participants whose queue does not take anything; the test may change it. Sends are tried again."""
+        self._bodies: dict[StepKey, str] = {}
+        self._attempts: dict[StepKey, dict[int, int]] = {}
+        self._kept: list[_Kept] = []
+        self._aside: list[Incoming] = []
+        self._look()
+
+    # -- what the test reads
+
+    @property
+    def state(self) -> S:
+        """The state as it stands."""
+        return self._states.model_validate_json(self.instance.state)
+
+    @property
+    def status(self) -> SagaStatus:
+        """Where the saga is."""
+        return self.instance.status
+
+    @property
+    def current_step(self) -> str:
+        """The step something is awaited from, or which blocks; several joined by `, `."""
+        return self.instance.current_step
+
+    @property
+    def blocked_reason(self) -> BlockedReason | None:
+        """Why it needs an operator."""
+        return self.instance.blocked_reason
+
+    @property
+    def first_cause(self) -> FirstCause | None:
+        """What made it turn back."""
+        return self.instance.first_cause
+
+    def step_status(self, step: type[Leaf[S]]) -> StepStatus | None:
+        """Where a step is; None if it has not begun."""
+        record = self.instance.steps.get(StepKey(step.name))
+        return None if record is None else record.status
+
+    # -- what the test does
+
+    def reply(self, step: type[Step[S, R]], answer: R | Failure, *, attempt: int | None = None) -> None:
+        """Let the participant carry the step's command out, or refuse it with a failure."""
+        outcome, code = (FAILURE, answer.error_code) if isinstance(answer, Failure) else (SUCCESS, "")
+        self._answer(step, Direction.ACTION, outcome, answer, code, attempt=attempt)
+
+    def answer_retry(self, step: type[Step[S, Any]], reason: str = "busy", *, attempt: int | None = None) -> None:
+        """Let the participant report a technical fault: to be tried again."""
+        self._answer(step, Direction.ACTION, RETRY, Failure(reason=reason), reason, attempt=attempt)
+
+    def accepted(self, step: type[Step[S, Any]], needs: timedelta | None = None) -> None:
+        """Let the participant say that it has begun and, if given, how long it needs."""
+        self._answer(step, Direction.ACTION, ACCEPTED, None, "", needs=needs)
+
+    def compensated(self, step: type[Step[S, Any]], *, attempt: int | None = None) -> None:
+        """Let the participant undo the step."""
+        self._answer(step, Direction.COMPENSATION, SUCCESS, None, "", attempt=attempt)
+
+    def compensation_failed(self, step: type[Step[S, Any]], failure: Failure, *, attempt: int | None = None) -> None:
+        """Let the participant refuse to undo the step."""
+        self._answer(step, Direction.COMPENSATION, FAILURE, failure, failure.error_code, attempt=attempt)
+
+    def compensation_retry(self, step: type[Step[S, Any]], reason: str = "busy") -> None:
+        """Let the participant report a technical fault while undoing the step."""
+        self._answer(step, Direction.COMPENSATION, RETRY, Failure(reason=reason), reason)
+
+    def event(self, step: type[WaitForEvent[S, E]], event: E) -> None:
+        """Let an event come. One that nobody waits for yet is kept for the wait that is to come."""
+        wait = next((leaf.step for leaf in self._saga.plan.waits() if leaf.name == step.name), None)
+        if wait is None:
+            raise AssertionError(f"{step.name} is no wait of {type(self._saga).__name__}")
+        key = wait.event_key(event)
+        self._acts()
+        self._kept.append(
+            _Kept(
+                UUID(int=len(self._kept)),
+                event.wire_name,
+                f"{KEYLESS}{self.instance.id}" if key is None else key,
+                encode_body(event).decode(),
+                self.now,
+            )
+        )
+        self._match_events()
+        self._look()
+
+    def advance(self, by: timedelta) -> None:
+        """Let time pass: commands that are due are sent, deadlines that are reached pass."""
+        self._acts()
+        until = self.now + by
+        while (due := self._next_due()) is not None and due <= until:
+            self.now = max(due, self.now)
+            self._send_due()
+            self._look()
+        self.now = until
+
+    def cancel(self, reason: str) -> None:
+        """Ask for the saga to be undone.
+
+        Raises:
+            ActionRefused: its state does not allow it.
+        """
+        self._acts()
+        self._ask("cancel", CancelRequested(reason, by="test"))
+
+    def retry(self, step: type[Leaf[S]] | None = None, reason: str = "mended") -> None:
+        """Try the blocked step again, and whatever hooks raised at.
+
+        Raises:
+            ActionRefused: the saga is not blocked, or at another step.
+        """
+        self._acts()
+        self._ask("retry", RetryRequested(reason, step.name if step else "", by="test"))
+        aside, self._aside = self._aside, []
+        for incoming in aside:
+            self._tell(incoming)
+        self._look()
+
+    # -- how it works: what the engine does with a database and a broker, in a few lines
+
+    def _acts(self) -> None:
+        self.just_sent = []
+
+    def _answer(
+        self,
+        step: type[Step[S, Any]],
+        direction: Direction,
+        outcome: str,
+        answer: BaseModel | None,
+        code: str,
+        *,
+        attempt: int | None = None,
+        needs: timedelta | None = None,
+    ) -> None:
+        key = StepKey(step.name, direction)
+        attempts = self._attempts.get(key, {})
+        which = max(attempts, default=0) if attempt is None else attempt
+        if which not in attempts:
+            raise AssertionError(f"{step.name} has sent no {direction.value} attempt {which}; sent: {self.sent}")
+        self._acts()
+        body = "" if answer is None else encode_body(answer).decode()
+        self._tell(ReplyReceived(key, attempts[which], which, outcome, body, code, needs))
+        self._look()
+
+    def _ask(self, action: str, incoming: CancelRequested | RetryRequested) -> None:
+        refused = self._tell(incoming).refused
+        if refused:
+            raise ActionRefused(self.instance.id, action, refused)
+        self._look()
+
+    def _tell(self, incoming: Incoming) -> Decision:
+        try:
+            decision = decide(self._saga, self.instance, incoming, now=self.now)
+        except HookRaised as error:
+            self.code_errors.append(error)
+            self._aside.append(incoming)
+            decision = decide(self._saga, self.instance, CodeFailed(error.step, str(error)), now=self.now)
+        self._save(decision)
+        return decision
+
+    def _look(self) -> None:
+        """Do what is due now, until nothing is."""
+        while self.instance.wake_at is not None and self.instance.wake_at <= self.now:
+            self._match_events()
+            self._tell(DeadlinePassed())
+
+    def _match_events(self) -> None:
+        for event in list(self._kept):
+            waits = [
+                record.key
+                for record in self.instance.steps.values()
+                if record.status is StepStatus.WAITING
+                and (record.wire_name, record.awaited_key) == (event.wire_name, event.key)
+            ]
+            told = [self._tell(EventMatched(key, event.id, event.body, event.arrived_at)) for key in waits]
+            if any(decision.accepted for decision in told):
+                self._kept.remove(event)
+
+    def _save(self, decision: Decision) -> None:
+        self.notes.extend(decision.notes)
+        self.published.extend(decision.events)
+        written = [decision.steps[key] for key in (*decision.added, *decision.changed)]
+        self._bodies.update({record.key: record.body for record in written if record.body is not None})
+        # A store gives records back without body and reply.
+        steps = {key: replace(record, body=None, reply=None) for key, record in decision.steps.items()}
+        revision = self.instance.revision + 1
+        self.instance = replace(decision.instance, revision=revision, steps=steps)
+        for record in written:
+            if record.body is not None and record.send_after is not None and record.send_after <= self.now:
+                self._send(steps[record.key])
+
+    def _next_due(self) -> datetime | None:
+        sends = [record.send_after for record in self.instance.steps.values()]
+        instants = [instant for instant in (*sends, self.instance.wake_at) if instant is not None]
+        return min(instants, default=None)
+
+    def _send_due(self) -> None:
+        for record in list(self.instance.steps.values()):
+            if record.send_after is not None and record.send_after <= self.now:
+                self._send(record)
+
+    def _send(self, record: StepRecord) -> None:
+        begun = replace(record, send_attempts=record.send_attempts + 1)
+        if record.participant in self.unreachable:
+            sent = replace(begun, send_after=self.now + GRACE)
+        else:
+            sent = replace(begun, send_after=None, sent_at=self.now)
+            self._attempts.setdefault(record.key, {})[record.attempt] = record.round
+            self._deliver(record)
+        self.instance = replace(self.instance, steps={**self.instance.steps, record.key: sent})
+
+    def _deliver(self, record: StepRecord) -> None:
+        leaf = cast("CommandLeaf", self._saga.plan.leaves[record.key.step])
+        command = leaf.command_type(record.wire_name).model_validate_json(self._bodies[record.key])
+        self.sent.append(command)
+        self.just_sent.append(command)
+
+
+def _begun(saga: type[Saga[S]], state: S, key: str | None, now: datetime) -> SagaInstance:
+    return SagaInstance(
+        SAGA_ID,
+        Pin(saga.name, saga.version, saga.plan.fingerprint),
+        SagaStatus.RUNNING,
+        encode_body(state).decode(),
+        revision=0,
+        started_at=now,
+        updated_at=now,
+        wake_at=now,
+        business_key=key,
+        deadline=None if saga.deadline is None else now + saga.deadline,
+    )
