@@ -6,7 +6,8 @@ do to it reaches another hook or the stored state, unless the hook is one whose 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -64,6 +65,8 @@ class Draft:
         if instance.blocked_reason and instance.blocked_from and instance.blocked_at:
             self.blocked = (instance.blocked_reason, instance.blocked_step, instance.blocked_from, instance.blocked_at)
         self.wake_now = False
+        self.keeps_wake_up = False
+        """Whether a wake-up that is due stays due: only looking at what is due takes it away."""
         self.added: list[StepKey] = []
         self.changed: dict[StepKey, None] = {}
         self.replaced: list[Replaced] = []
@@ -118,7 +121,6 @@ class Draft:
         if record.command_id is not None:
             self.replaced.append(Replaced(record.command_id, record.key, record.round, record.attempt))
         round_, attempt = record.round + new_round, record.attempt + 1
-        due = self.now + after
         self.change(
             record,
             status=StepStatus.OUTSTANDING,
@@ -127,10 +129,10 @@ class Draft:
             tries=tries,
             unanswered=0 if new_round else record.unanswered,
             command_id=message_id(self.was.id, record.key, round_, attempt),
-            send_after=due,
+            send_after=self.now + after,
             send_attempts=0,
             sent_at=None,
-            deadline=due + self.timeout_of(record.key),
+            deadline=self.in_time(after + self.timeout_of(record.key)),
             ended_at=None,
         )
 
@@ -139,6 +141,10 @@ class Draft:
         leaf = self.leaf(key.step)
         assert isinstance(leaf, CommandLeaf)
         return leaf.step.timeout if key.direction is Direction.ACTION else leaf.step.compensation_timeout
+
+    def in_time(self, after: timedelta) -> datetime:
+        """The deadline for something that has this long; while the saga is blocked, deadlines stand still."""
+        return (self.blocked[3] if self.blocked else self.now) + after
 
     def note(self, kind: str, text: str, step: str = "", *, unusable: bool = False) -> None:
         """Take a line of history."""
@@ -180,6 +186,11 @@ class Draft:
         self.become(back_to)
 
     @property
+    def direction(self) -> SagaStatus:
+        """Running or compensating; of a blocked saga, what it returns to."""
+        return self.blocked[2] if self.blocked else self.status
+
+    @property
     def pivot_passed(self) -> bool:
         """Whether the pivot's command is written and not refused (or the pivot was skipped)."""
         record = self.steps.get(StepKey(self.plan.pivot)) if self.plan.pivot else None
@@ -195,16 +206,22 @@ class Draft:
         """The state as the author's model, a copy of its own."""
         return self.saga.state_type.model_validate_json(self.state)
 
-    def ask(self, step: str, hook: Callable[..., T], *args: Any) -> T:
+    @contextmanager
+    def blaming(self, step: str, hook: str) -> Generator[None]:
+        """Turn whatever the author's code raises into `HookRaised`."""
+        try:
+            yield
+        except Exception as error:
+            raise HookRaised(self.was.id, step, hook, error) from error
+
+    def ask(self, step: str, hook: Callable[..., T]) -> T:
         """Call a hook whose changes to the state are not kept.
 
         Raises:
             HookRaised: it raised.
         """
-        try:
-            return hook(self.parsed_state(), *args)
-        except Exception as error:
-            raise HookRaised(self.was.id, step, hook.__name__, error) from error
+        with self.blaming(step, hook.__name__):
+            return hook(self.parsed_state())
 
     def tell(self, step: str, hook: Callable[..., None], *args: Any) -> None:
         """Call a hook whose changes to the state are kept.
@@ -212,23 +229,10 @@ class Draft:
         Raises:
             HookRaised: it raised, or left a state that cannot be stored.
         """
-        try:
+        with self.blaming(step, hook.__name__):
             state = self.parsed_state()
             hook(state, *args)
             self.state = encode_body(state).decode()
-        except Exception as error:
-            raise HookRaised(self.was.id, step, hook.__name__, error) from error
-
-    def body_of(self, step: str, message: BaseModel) -> str:
-        """A message's JSON text.
-
-        Raises:
-            HookRaised: it cannot be sent.
-        """
-        try:
-            return encode_body(message).decode()
-        except Exception as error:
-            raise HookRaised(self.was.id, step, "command", error) from error
 
     def publish(self, step: str, hook: Callable[..., Iterable[Event]]) -> None:
         """Take the events a hook names.
@@ -236,9 +240,13 @@ class Draft:
         Raises:
             HookRaised: it raised, or named one that cannot be sent.
         """
-        for event in self.ask(step, lambda state: list(hook(state))):
-            self.body_of(step, event)
-            self.events.append(event)
+        with self.blaming(step, hook.__name__):
+            events: list[object] = list(hook(self.parsed_state()))
+            for event in events:
+                if not isinstance(event, Event):
+                    raise TypeError(f"it named {event!r}, which is no event")
+                encode_body(event)
+                self.events.append(event)
 
     # -- the result
 
@@ -258,7 +266,7 @@ class Draft:
             blocked_step=step,
             blocked_from=back_to,
             blocked_at=since,
-            current_step=step or ", ".join(r.key.step for r in self.open_records()),
+            current_step=step or ", ".join(dict.fromkeys(r.key.step for r in self.open_records())),
             wake_at=self._wake_at(),
             updated_at=self.now if self.accepted else self.was.updated_at,
             ended_at=self.now if ended_now else self.was.ended_at,
@@ -280,6 +288,8 @@ class Draft:
         new_wait = any(self.steps[key].status is StepStatus.WAITING for key in self.added)
         if self.wake_now or new_wait:
             return self.now
+        if self.keeps_wake_up and self.was.wake_at is not None and self.was.wake_at <= self.now:
+            return self.was.wake_at
         deadlines = [r.deadline for r in self.steps.values() if r.status.open and r.deadline is not None]
         if self.deadline is not None and self.status is SagaStatus.RUNNING:
             deadlines.append(self.deadline)

@@ -6,16 +6,16 @@ it does not matter in which order signals came, or whether the saga was blocked 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
+from messaging.codec import encode_body
 from messaging.envelope import NOTHING_TO_UNDO
 from messaging.messages import Command
 from orchestrator.definition import Leaf, Saga
 from orchestrator.draft import Draft
-from orchestrator.errors import HookRaised
 from orchestrator.ids import idempotency_key, message_id
 from orchestrator.instance import BlockedReason, Direction, SagaStatus, StepKey, StepRecord, StepStatus
-from orchestrator.plan import Branch, CommandLeaf, EventLeaf, LeafPlan
+from orchestrator.plan import Branch, CommandLeaf, EventLeaf, LeafPlan, overrides
 
 KEYLESS: Final = "saga-id:"
 """Prefix of the key under which a wait without a key of its own looks for events of its saga."""
@@ -59,11 +59,13 @@ def _heed_failed_steps(draft: Draft) -> None:
     """Turn back, or block, if a step has ended badly."""
     for record in draft.records(Direction.ACTION):
         leaf = draft.leaf(record.key.step)
-        reason = _blocks(leaf, record)
+        reason = blocks(leaf, record)
         if reason is not None:
-            return draft.block(reason, record.key.step)
+            draft.block(reason, record.key.step)
+            return
         if _ended_badly(leaf, record):
-            return turn_back(draft, record.key.step, record.error_code, record.error_text)
+            turn_back(draft, record.key.step, record.error_code, record.error_text)
+            return
 
 
 def _ended_badly(leaf: LeafPlan, record: StepRecord) -> bool:
@@ -72,7 +74,8 @@ def _ended_badly(leaf: LeafPlan, record: StepRecord) -> bool:
     return record.status in (StepStatus.REFUSED, StepStatus.UNKNOWN)
 
 
-def _blocks(leaf: LeafPlan, record: StepRecord) -> BlockedReason | None:
+def blocks(leaf: LeafPlan, record: StepRecord) -> BlockedReason | None:
+    """Why a step that has ended badly needs an operator; None if the saga turns back instead, or goes on."""
     if not _ended_badly(leaf, record):
         return None
     if isinstance(leaf, EventLeaf):
@@ -92,7 +95,7 @@ def _go_forward(draft: Draft) -> None:
         complete, ready = _forward(draft, draft.plan.root)
     if complete:
         draft.become(SagaStatus.COMPLETED)
-        if type(draft.saga).on_completed is not Saga.on_completed:
+        if overrides(type(draft.saga), Saga, "on_completed"):
             draft.publish("", draft.saga.on_completed)
 
 
@@ -125,30 +128,41 @@ def _done(leaf: LeafPlan, record: StepRecord) -> bool:
 
 def _begin(draft: Draft, leaf: LeafPlan) -> None:
     key = StepKey(leaf.name)
-    if type(leaf.step).when is not Leaf.when and not draft.ask(leaf.name, leaf.step.when):
+    if overrides(type(leaf.step), Leaf, "when") and not draft.ask(leaf.name, leaf.step.when):
         draft.add(key, StepStatus.SKIPPED)
     elif isinstance(leaf, EventLeaf):
         _begin_wait(draft, leaf, key)
     else:
-        command = draft.ask(leaf.name, leaf.step.command)
-        _send(draft, leaf, key, command)
+        _send(draft, leaf, key, draft.ask(leaf.name, leaf.step.command))
 
 
 def _begin_wait(draft: Draft, leaf: EventLeaf, key: StepKey) -> None:
-    awaited = draft.ask(leaf.name, leaf.step.awaited_key)
+    awaited: object = draft.ask(leaf.name, leaf.step.awaited_key)
+    with draft.blaming(leaf.name, "awaited_key"):
+        if awaited is not None:
+            _check_key(awaited)
     draft.add(
         key,
         StepStatus.WAITING,
         wire_name=leaf.event.wire_name,
         awaited_key=f"{KEYLESS}{draft.was.id}" if awaited is None else awaited,
-        deadline=None if leaf.step.timeout is None else draft.now + leaf.step.timeout,
+        deadline=None if leaf.step.timeout is None else draft.in_time(leaf.step.timeout),
     )
 
 
-def _send(draft: Draft, leaf: CommandLeaf, key: StepKey, command: object, compensates: str = "") -> None:
-    if not isinstance(command, Command):
-        error = TypeError(f"it returned {command!r}, which is no command")
-        raise HookRaised(draft.was.id, leaf.name, key.direction.value, error) from error
+def _check_key(key: object) -> None:
+    """Refuse what would never match, or match what it should not: an id that is still empty."""
+    if not isinstance(key, str):
+        raise TypeError(f"it returned {key!r}, which is no str")
+    if not key or "\0" in key:
+        raise ValueError(f"it returned {key!r}, which is no key to wait for")
+
+
+def _send(draft: Draft, leaf: CommandLeaf, key: StepKey, command: Command[Any], compensates: str = "") -> None:
+    action = key.direction is Direction.ACTION
+    with draft.blaming(leaf.name, "command" if action else "compensation"):
+        _check_command(command, leaf.commands if action else leaf.compensations)
+        body = encode_body(command).decode()
     draft.add(
         key,
         StepStatus.OUTSTANDING,
@@ -156,10 +170,17 @@ def _send(draft: Draft, leaf: CommandLeaf, key: StepKey, command: object, compen
         participant=leaf.step.participant,
         command_id=message_id(draft.was.id, key, 1, 1),
         compensates=compensates,
-        body=draft.body_of(leaf.name, command),
+        body=body,
         send_after=draft.now,
-        deadline=draft.now + draft.timeout_of(key),
+        deadline=draft.in_time(draft.timeout_of(key)),
     )
+
+
+def _check_command(command: object, known: tuple[type[Command[Any]], ...]) -> None:
+    """Refuse what the annotation does not name: replies would be read by what it says."""
+    if type(command) not in known:
+        names = " or ".join(cls.__name__ for cls in known)
+        raise TypeError(f"it returned {command!r}, but its annotation names {names}")
 
 
 # -- back
@@ -170,19 +191,23 @@ def _go_back(draft: Draft) -> None:
         return  # what is out settles first
     patient = draft.saga.on_compensation_failure == "continue_others"
     failed = [r for r in draft.records(Direction.COMPENSATION) if _undo_failed(r)]
-    if failed and not patient:
-        return draft.block(BlockedReason.COMPENSATION_FAILED, failed[0].key.step)
+    done = (patient or not failed) and _undo(draft, patient=patient)
+    if failed and (done or not patient):
+        draft.block(BlockedReason.COMPENSATION_FAILED, failed[0].key.step)
+    elif done:
+        draft.become(SagaStatus.COMPENSATED)
+        if overrides(type(draft.saga), Saga, "on_compensated"):
+            draft.publish("", draft.saga.on_compensated)
+
+
+def _undo(draft: Draft, *, patient: bool) -> bool:
+    """Begin what is to be undone now; whether all is."""
     done, ready = _backward(draft, draft.plan.root, patient=patient)
     while ready:
         for leaf in ready:
             _begin_undo(draft, leaf)
         done, ready = _backward(draft, draft.plan.root, patient=patient)
-    if done and failed:
-        return draft.block(BlockedReason.COMPENSATION_FAILED, failed[0].key.step)
-    if done:
-        draft.become(SagaStatus.COMPENSATED)
-        if type(draft.saga).on_compensated is not Saga.on_compensated:
-            draft.publish("", draft.saga.on_compensated)
+    return done
 
 
 def _undo_failed(record: StepRecord) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeAlias
 from uuid import UUID
 
 from messaging.messages import Event
-from orchestrator.instance import SagaInstance, StepKey, StepRecord
+from orchestrator.instance import SagaInstance, StepKey, StepRecord, StepStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,10 @@ class EventMatched:
 
 @dataclass(frozen=True, slots=True)
 class DeadlinePassed:
-    """It is time to look: whatever is due at `now` is due. Harmless when nothing is."""
+    """It is time to look: whatever is due at `now` is due. Harmless when nothing is.
+
+    This alone takes a wake-up away that is due, so look for kept events of the saga's waits before it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +128,22 @@ class Decision:
     def then(self, later: Decision) -> Decision:
         """Join with a decision made on this one's result, so that a saga is saved once a batch."""
         added = (*self.added, *later.added)
+        instance = later.instance
+        if instance.wake_at and self.instance.wake_at and self._begins_wait(instance):
+            # A wait that began here has yet to look for events kept from before it.
+            instance = replace(instance, wake_at=min(instance.wake_at, self.instance.wake_at))
         changed = dict.fromkeys((*self.changed, *later.changed))
         return Decision(
-            instance=later.instance,
+            instance=instance,
             added=added,
             changed=tuple(key for key in changed if key not in added),
             replaced=(*self.replaced, *later.replaced),
             events=(*self.events, *later.events),
             notes=(*self.notes, *later.notes),
             accepted=self.accepted or later.accepted,
-            refused=later.refused,
+            refused=later.refused or self.refused,
         )
+
+    def _begins_wait(self, after: SagaInstance) -> bool:
+        written = (after.steps[key].status for key in (*self.added, *self.changed))
+        return StepStatus.WAITING in written

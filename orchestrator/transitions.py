@@ -5,8 +5,8 @@ Each signal changes the rows it concerns; `proceed` then derives everything else
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, TypeVar, assert_never
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar, assert_never
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,8 +16,8 @@ from messaging.retry import Again, next_attempt
 from orchestrator.definition import Leaf, Saga, Step, WaitForEvent
 from orchestrator.draft import TRANSITIONS, Draft
 from orchestrator.instance import BlockedReason, Direction, SagaInstance, SagaStatus, StepRecord, StepStatus
-from orchestrator.plan import CommandLeaf, EventLeaf
-from orchestrator.progress import proceed, turn_back
+from orchestrator.plan import CommandLeaf, EventLeaf, overrides
+from orchestrator.progress import blocks, proceed, turn_back
 from orchestrator.signals import (
     CancelRequested,
     CodeFailed,
@@ -34,6 +34,10 @@ __all__ = ["TRANSITIONS", "decide"]
 
 M = TypeVar("M", bound=BaseModel)
 
+TIMED_OUT: Final = "timeout"
+LONGEST_ACCEPTED: Final = timedelta(days=366)
+"""The most that one `accepted` moves a deadline; a participant that needs longer says it again."""
+
 
 def decide(saga: Saga[Any], instance: SagaInstance, incoming: Incoming, *, now: datetime) -> Decision:
     """Say what a saga does next: the changed instance, and the commands, events and notes that go with it.
@@ -44,6 +48,7 @@ def decide(saga: Saga[Any], instance: SagaInstance, incoming: Incoming, *, now: 
         HookRaised: a hook of the definition raised; nothing is decided, see `CodeFailed`.
     """
     draft = Draft(saga, instance, now)
+    draft.keeps_wake_up = not isinstance(incoming, (Started, DeadlinePassed))
     if instance.status.terminal:
         _after_the_end(draft, incoming)
         return draft.decision()
@@ -89,8 +94,9 @@ def _reply(draft: Draft, reply: ReplyReceived) -> None:
         draft.ignore("unmatched", "no command of this saga", step, unusable=True)
     elif reply.outcome not in (SUCCESS, FAILURE, RETRY, ACCEPTED):
         draft.ignore("unmatched", f"unknown outcome {reply.outcome!r}", step, unusable=True)
-    elif reply.round != record.round or not _awaits_answer(draft, record):
-        late = "late_reply" if record.status is StepStatus.UNKNOWN else "duplicate"
+    elif not _awaits_answer(draft, leaf, record, reply):
+        contradicts = record.status is StepStatus.REFUSED and reply.outcome == SUCCESS
+        late = "late_reply" if record.status is StepStatus.UNKNOWN or contradicts else "duplicate"
         draft.ignore(late, f"{reply.outcome} for attempt {reply.attempt}, step is {record.status.value}", step)
     elif reply.outcome == SUCCESS:
         _succeeded(draft, leaf, record, reply)
@@ -99,22 +105,31 @@ def _reply(draft: Draft, reply: ReplyReceived) -> None:
     elif reply.attempt != record.attempt or not record.status.open:
         draft.ignore("duplicate", f"{reply.outcome} for attempt {reply.attempt}, not the latest", step)
     elif reply.outcome == ACCEPTED:
-        timeout = reply.moves_deadline_by or draft.timeout_of(record.key)
-        draft.change(record, deadline=draft.now + timeout, send_after=None, sent_at=record.sent_at or draft.now)
+        timeout = min(reply.moves_deadline_by or draft.timeout_of(record.key), LONGEST_ACCEPTED)
+        sent = record.sent_at or draft.now
+        draft.change(record, deadline=draft.in_time(timeout), send_after=None, sent_at=sent)
     else:
         draft.note("retry", f"attempt {record.attempt} was answered retry: {reply.error_code}", step)
-        record = draft.change(record, error_code=reply.error_code, error_text=_text_of(reply))
+        record = draft.change(record, error_code=reply.error_code, error_text=_text_of(draft, reply))
         _try_again_or_give_up(draft, leaf, record)
 
 
-def _awaits_answer(draft: Draft, record: StepRecord) -> bool:
-    """Whether a definitive reply is still the answer: until the attempts are used up, and also while
-    the saga is blocked on this very command."""
+def _awaits_answer(draft: Draft, leaf: CommandLeaf, record: StepRecord, reply: ReplyReceived) -> bool:
+    """Whether a definitive reply is still the answer.
+
+    It is until the attempts are used up, and then as long as the command waits for an operator. Of an
+    earlier round, which was refused, only `success` counts: a participant that does not dedupe may have
+    been at two attempts at once, and then the command happened after all.
+    """
+    if reply.round != record.round and reply.outcome != SUCCESS:
+        return False
     if record.status is StepStatus.OUTSTANDING:
         return True
-    if record.status is not StepStatus.UNKNOWN:
+    if record.status is StepStatus.REFUSED and reply.outcome != SUCCESS:
         return False
-    return record.key.direction is Direction.COMPENSATION or _blocked_on(draft, record)
+    if record.key.direction is Direction.COMPENSATION:
+        return record.status in (StepStatus.UNKNOWN, StepStatus.REFUSED)
+    return draft.direction is SagaStatus.RUNNING and blocks(leaf, record) is not None
 
 
 def _blocked_on(draft: Draft, record: StepRecord) -> bool:
@@ -128,7 +143,7 @@ def _blocked_on(draft: Draft, record: StepRecord) -> bool:
 
 def _succeeded(draft: Draft, leaf: CommandLeaf, record: StepRecord, reply: ReplyReceived) -> None:
     action = record.key.direction is Direction.ACTION
-    message = _read(leaf.reply, reply.body) if action else None
+    message = _read(draft, leaf.name, leaf.reply, reply.body) if action else None
     if action and message is None:
         draft.ignore("unmatched", f"the body is not a {leaf.reply.__name__}", leaf.name, unusable=True)
         return
@@ -136,14 +151,15 @@ def _succeeded(draft: Draft, leaf: CommandLeaf, record: StepRecord, reply: Reply
         draft.unblock()
     code = "" if action else reply.error_code
     draft.end(record, StepStatus.SUCCEEDED, code, reply=reply.body or "{}", sent_at=record.sent_at or draft.now)
-    if message is not None and type(leaf.step).on_reply is not Step.on_reply:
+    if message is not None and overrides(type(leaf.step), Step, "on_reply"):
         draft.tell(leaf.name, leaf.step.on_reply, message)
-    if action and draft.status is not SagaStatus.COMPENSATING:
+    if action:
         _publish_events(draft, leaf)
 
 
 def _refused(draft: Draft, leaf: CommandLeaf, record: StepRecord, reply: ReplyReceived) -> None:
-    failure = _read(leaf.command_type(record.wire_name).failure_type(reply.error_code), reply.body)
+    failure_type = leaf.command_type(record.wire_name).failure_type(reply.error_code)
+    failure = _read(draft, leaf.name, failure_type, reply.body)
     if failure is None:
         draft.ignore("unmatched", f"the body is no failure {reply.error_code!r}", leaf.name, unusable=True)
         return
@@ -151,19 +167,30 @@ def _refused(draft: Draft, leaf: CommandLeaf, record: StepRecord, reply: ReplyRe
         draft.unblock()
     code = reply.error_code or failure.error_code
     sent = record.sent_at or draft.now
-    may_have_happened = not leaf.step.participant_dedupes and record.unanswered > 0
+    may_have_happened = not leaf.step.participant_dedupes and _others_unanswered(record, reply)
     status = StepStatus.UNKNOWN if may_have_happened else StepStatus.REFUSED
     draft.end(record, status, code, failure.reason, reply=reply.body or "{}", sent_at=sent)
-    if record.key.direction is Direction.ACTION and type(leaf.step).on_failure is not Step.on_failure:
+    if record.key.direction is Direction.ACTION and overrides(type(leaf.step), Step, "on_failure"):
         draft.tell(leaf.name, leaf.step.on_failure, failure)
     if record.key.direction is Direction.COMPENSATION or leaf.after_pivot:
-        _try_again_or_give_up(draft, leaf, draft.steps[record.key], new_round=True)
+        refused = status is StepStatus.REFUSED
+        _try_again_or_give_up(draft, leaf, draft.steps[record.key], new_round=refused)
+
+
+def _others_unanswered(record: StepRecord, reply: ReplyReceived) -> bool:
+    """Whether an attempt other than the one that was just answered may still be carried out."""
+    latest = reply.attempt == record.attempt
+    latest_is_out = record.status.open and (record.send_after is None or record.send_attempts > 0)
+    latest_timed_out = not record.status.open and record.error_code == TIMED_OUT
+    if latest:
+        return record.unanswered - latest_timed_out > 0
+    return record.unanswered - 1 + latest_is_out > 0
 
 
 def _try_again_or_give_up(draft: Draft, leaf: CommandLeaf, record: StepRecord, *, new_round: bool = False) -> None:
     """Let the policy say what follows an attempt that brought no success."""
     action = record.key.direction is Direction.ACTION
-    settling = action and draft.status is SagaStatus.COMPENSATING
+    settling = action and draft.direction is SagaStatus.COMPENSATING
     policy = leaf.step.retry if action else leaf.step.compensation_retry
     verdict = next_attempt(policy, record.tries, seed=str(record.command_id))
     if isinstance(verdict, Again) and not settling:
@@ -173,19 +200,22 @@ def _try_again_or_give_up(draft: Draft, leaf: CommandLeaf, record: StepRecord, *
 
 
 def _publish_events(draft: Draft, leaf: CommandLeaf | EventLeaf) -> None:
-    if type(leaf.step).events is not Leaf.events:
+    """Take a step's events, unless the saga is turning back: the step is about to be undone."""
+    if draft.direction is SagaStatus.RUNNING and overrides(type(leaf.step), Leaf, "events"):
         draft.publish(leaf.name, leaf.step.events)
 
 
-def _read(message_type: type[M], body: str) -> M | None:
-    try:
-        return message_type.model_validate_json(body or "{}")
-    except ValidationError:
-        return None
+def _read(draft: Draft, step: str, message_type: type[M], body: str) -> M | None:
+    """The message, or None if the body is none; what a validator of the author's raises beside that is his."""
+    with draft.blaming(step, message_type.__name__):
+        try:
+            return message_type.model_validate_json(body or "{}")
+        except ValidationError:
+            return None
 
 
-def _text_of(reply: ReplyReceived) -> str:
-    failure = _read(Failure, reply.body)
+def _text_of(draft: Draft, reply: ReplyReceived) -> str:
+    failure = _read(draft, reply.key.step, Failure, reply.body)
     return failure.reason if failure else ""
 
 
@@ -202,15 +232,14 @@ def _event(draft: Draft, event: EventMatched) -> None:
     if oldest is not None and event.arrived_at < record.started_at - oldest:
         draft.accepted = False
         return
-    message = _read(leaf.event, event.body)
+    message = _read(draft, step, leaf.event, event.body)
     if message is None:
         draft.ignore("unmatched", f"event {event.event_id} is not a {leaf.event.__name__}", step)
         return
     draft.end(record, StepStatus.SUCCEEDED, reply=event.body)
-    if type(leaf.step).on_event is not WaitForEvent.on_event:
+    if overrides(type(leaf.step), WaitForEvent, "on_event"):
         draft.tell(step, leaf.step.on_event, message)
-    if draft.status is not SagaStatus.COMPENSATING:
-        _publish_events(draft, leaf)
+    _publish_events(draft, leaf)
 
 
 def _deadlines(draft: Draft) -> None:
@@ -227,15 +256,18 @@ def _deadline_of(draft: Draft, record: StepRecord) -> None:
     leaf, step = draft.leaf(record.key.step), record.key.step
     if isinstance(leaf, EventLeaf):
         draft.end(record, StepStatus.EXPIRED, "event-timeout", f"no {record.wire_name} in time")
-        if type(leaf.step).on_expired is not WaitForEvent.on_expired:
+        if overrides(type(leaf.step), WaitForEvent, "on_expired"):
             draft.tell(step, leaf.step.on_expired)
         return
-    if record.send_after is not None:  # not known to have been sent: put off, not timed out
-        draft.change(record, deadline=max(record.send_after, draft.now) + draft.timeout_of(record.key))
+    # An attempt has its whole timeout from when it was sent; not known to have been sent, it is put off.
+    timeout = draft.timeout_of(record.key)
+    begins = record.sent_at if record.send_after is None else max(record.send_after, draft.now)
+    if begins is not None and begins + timeout > draft.now:
+        draft.change(record, deadline=begins + timeout)
         return
     draft.note("timeout", f"attempt {record.attempt} of {record.wire_name} had no reply in time", step)
     text = f"no reply from {record.participant} in time"
-    record = draft.change(record, unanswered=record.unanswered + 1, error_code="timeout", error_text=text)
+    record = draft.change(record, unanswered=record.unanswered + 1, error_code=TIMED_OUT, error_text=text)
     _try_again_or_give_up(draft, leaf, record)
 
 
@@ -251,8 +283,7 @@ def _saga_deadline(draft: Draft) -> None:
 
 
 def _cancel(draft: Draft, cancel: CancelRequested) -> None:
-    back_to = draft.blocked[2] if draft.blocked else draft.status
-    if back_to is SagaStatus.COMPENSATING:
+    if draft.direction is SagaStatus.COMPENSATING:
         draft.refuse("it is turning back already")
     elif draft.pivot_passed:
         draft.refuse(f"its pivot {draft.plan.pivot} may have happened; from there it only goes forward")
@@ -268,7 +299,7 @@ def _retry(draft: Draft, retry: RetryRequested) -> None:
         return
     reason, step, back_to, _ = draft.blocked
     if retry.step and retry.step != step:
-        draft.refuse(f"it is blocked at {step}, not at {retry.step}")
+        draft.refuse(f"it is blocked at {step or 'the saga'}, not at {retry.step}")
         return
     draft.unblock()
     draft.note("retried", f"by {retry.by or 'an operator'}: {retry.reason}", step)
@@ -285,10 +316,10 @@ def _begin_again(draft: Draft, record: StepRecord) -> None:
     leaf = draft.leaf(record.key.step)
     if isinstance(leaf, CommandLeaf):
         refused = record.status is StepStatus.REFUSED
-        draft.attempt_again(record, after=draft.now - draft.now, tries=1, new_round=refused)
+        draft.attempt_again(record, after=timedelta(0), tries=1, new_round=refused)
     else:
         timeout = leaf.step.timeout
-        deadline = None if timeout is None else draft.now + timeout
+        deadline = None if timeout is None else draft.in_time(timeout)
         draft.change(record, status=StepStatus.WAITING, deadline=deadline, ended_at=None)
         draft.wake_now = True
 
