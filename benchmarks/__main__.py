@@ -57,7 +57,8 @@ async def delete_queues(amqp: str, prefix: str) -> None:
         for name in names:
             await channel.queue_delete(f"{prefix}{name}")
             await channel.queue_delete(f"{prefix}{name}.dead")
-        await channel.exchange_delete(f"{prefix}events")
+        for name in ("events", "orchestrator.main.replies.owner"):
+            await channel.exchange_delete(f"{prefix}{name}")
 
 
 def run_all(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:

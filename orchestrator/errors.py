@@ -92,7 +92,7 @@ class EngineAlreadyRunning(SagaError):
 
 
 class InstallationMismatch(SagaError):
-    """The reply queue was declared for another installation's database."""
+    """The orchestrator's queues belong to another installation's database, or are declared otherwise."""
 
 
 class ConcurrentUpdate(SagaError):

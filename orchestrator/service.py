@@ -10,9 +10,11 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from messaging.codec import Limits
+from messaging.errors import TopologyMismatch
 from messaging.transport import Binding, QueueSpec, Transport
 from orchestrator import nudge
 from orchestrator.engine import Engine, EngineSettings
+from orchestrator.errors import InstallationMismatch
 from orchestrator.intake import Intake
 from orchestrator.loop import EngineLoop, LoopSettings
 from orchestrator.registry import SagaRegistry
@@ -58,7 +60,7 @@ class Queues:
     def specs(self, registry: SagaRegistry, *, owner: str = "") -> Sequence[QueueSpec]:
         """What to declare."""
         bindings = tuple(Binding(wire_name) for wire_name in sorted(registry.events))
-        return QueueSpec(self.replies, owner=owner), QueueSpec(self.events, bindings, owner=owner)
+        return QueueSpec(self.replies, owner=owner), QueueSpec(self.events, bindings)
 
 
 class OrchestratorService:
@@ -94,10 +96,14 @@ class OrchestratorService:
         """Declare the queues, make unanswered commands due where the broker forgets, begin to work.
 
         Raises:
-            TransportError: the broker refuses; InstallationMismatch: the queues are another installation's.
+            TransportError: the broker refuses.
+            InstallationMismatch: the queues are another installation's, or declared otherwise.
         """
         settings, transport = self._settings, self._transport
-        await transport.declare(self._queues.specs(self._registry, owner=self._owner))
+        try:
+            await transport.declare(self._queues.specs(self._registry, owner=self._owner))
+        except TopologyMismatch as error:
+            raise InstallationMismatch(str(error)) from error
         grace = settings.seconds("send_grace")
         self._sender = Sender(transport, transport.full_name(self._queues.replies), timeout=grace / 2)
         limits = Limits(max_body_bytes=settings.max_body_bytes)

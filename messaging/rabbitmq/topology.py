@@ -107,7 +107,10 @@ class Topology:
         self.forget_exchanges()
         self._delays.clear()
         for queue in list(self._specs):
-            await self.restore(queue)
+            try:
+                await self.restore(queue)
+            except TransportError as problem:
+                log.warning("not declared again: %s", problem)
 
     def forget_exchanges(self) -> None:
         """Take nothing for granted: an exchange was missing after all, or the broker is another one."""
@@ -179,6 +182,8 @@ class Topology:
 
     async def _declare(self, spec: QueueSpec) -> None:
         name = self.full(spec.name)
+        if spec.owner:
+            await self._claim(name, spec.owner)
         arguments = self._dead_lettering_to(f"{name}.dead")
         if self._type == "quorum":
             arguments["x-delivery-limit"] = spec.delivery_limit
@@ -190,6 +195,29 @@ class Topology:
             async with self._declaring(f"exchange {exchange!r}") as channel:
                 await channel.exchange_declare(exchange, exchange_type=binding.kind, durable=True, timeout=RPC_SECONDS)
                 await channel.queue_bind(name, exchange, binding.routing_key, timeout=RPC_SECONDS)
+
+    async def _claim(self, queue: str, owner: str) -> None:
+        """Mark a queue as its owner's, before it is declared.
+
+        A broker does not compare arguments of queues that it does not know, but it does compare an
+        exchange's alternate: so the mark is an exchange that nothing is published to, whose alternate
+        exchange bears the owner's name and does not exist.
+        """
+        try:
+            async with self._declaring(f"exchange '{queue}.owner'") as channel:
+                await channel.exchange_declare(
+                    f"{queue}.owner",
+                    exchange_type="fanout",
+                    durable=True,
+                    arguments={"alternate-exchange": owner},
+                    timeout=RPC_SECONDS,
+                )
+        except TopologyMismatch as problem:
+            raise TopologyMismatch(
+                f"queue {queue!r} belongs to another owner than {owner}: exchange '{queue}.owner' says so. Two systems, "
+                "or a restored copy of one, must not take each other's messages: give this one a prefix of its own. "
+                f"If the other owner is gone for good, delete exchange '{queue}.owner'."
+            ) from problem
 
     async def _declare_dead(self, channel: AbstractChannel, name: str) -> None:
         arguments: dict[str, Any] = {"x-queue-type": self._type}
