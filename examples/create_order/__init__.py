@@ -1,0 +1,1 @@
+"""An order across four services: created, reserved, paid, shipped, or undone."""
