@@ -1,0 +1,1 @@
+"""Two services on the bus, and no saga."""
