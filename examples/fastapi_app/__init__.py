@@ -1,0 +1,1 @@
+"""A web service that starts sagas inside its requests' transactions."""
