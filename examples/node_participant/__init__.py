@@ -1,0 +1,1 @@
+"""A participant that is written in Node."""
