@@ -59,14 +59,6 @@ class KeptEvent:
     consumed_by: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sending:
-    """How often sending a command was tried, and what went wrong last."""
-
-    attempts: int = 0
-    error: str = ""
-
-
 @dataclass(slots=True)
 class MemoryTables:
     """What a `MemoryStore` keeps; tests may look at it between transactions, and change nothing."""
@@ -76,8 +68,8 @@ class MemoryTables:
     wakes: dict[UUID, datetime] = field(default_factory=dict[UUID, datetime])
     bodies: dict[tuple[UUID, StepKey], str] = field(default_factory=dict[tuple[UUID, StepKey], str])
     replies: dict[tuple[UUID, StepKey], str] = field(default_factory=dict[tuple[UUID, StepKey], str])
-    sending: dict[tuple[UUID, StepKey], Sending] = field(default_factory=dict[tuple[UUID, StepKey], Sending])
-    """Only of commands that have something to send."""
+    unsent: dict[tuple[UUID, StepKey], str] = field(default_factory=dict[tuple[UUID, StepKey], str])
+    """Commands that have something to send, with what went wrong last."""
     commands: dict[UUID, CommandRef] = field(default_factory=dict[UUID, CommandRef])
     keys: dict[tuple[str, str], UUID] = field(default_factory=dict[tuple[str, str], UUID])
     signals: dict[UUID, KeptSignal] = field(default_factory=dict[UUID, KeptSignal])
@@ -248,7 +240,7 @@ class MemoryTransaction:
         now = await self.now()
         due = [
             (record.send_after, saga.id, record)
-            for saga in map(self._tables.sagas.__getitem__, {saga_id for saga_id, _ in self._tables.sending})
+            for saga in map(self._tables.sagas.__getitem__, {saga_id for saga_id, _ in self._tables.unsent})
             if not saga.status.terminal and saga.paused_at is None
             for record in saga.steps.values()
             if record.send_after is not None and record.send_after <= now
@@ -262,8 +254,7 @@ class MemoryTransaction:
             assert record.command_id is not None
             until, error = problems[record.command_id]
             self._change_record(saga_id, replace(record, send_after=until))
-            sending = self._tables.sending[saga_id, record.key]
-            self._put(self._tables.sending, (saga_id, record.key), replace(sending, error=error))
+            self._put(self._tables.unsent, (saga_id, record.key), error)
 
     async def make_unanswered_due(self, *, timeout: timedelta) -> int:
         """Make every outstanding command of a live saga due again, deadlines restarted."""
@@ -406,20 +397,23 @@ class MemoryTransaction:
             self._put(tables.bodies, place, record.body)
         if record.reply is not None:
             self._put(tables.replies, place, record.reply)
-        self._keep_sending(saga_id, record, anew=before is None or before.command_id != record.command_id)
-        return replace(record, body=None, reply=None)
+        anew = before is None or before.command_id != record.command_id
+        self._keep_unsent(saga_id, record, anew=anew)
+        # Claims raise it between loading and saving.
+        attempts = record.send_attempts if anew or before is None else max(record.send_attempts, before.send_attempts)
+        return replace(record, body=None, reply=None, send_attempts=attempts)
 
     def _change_record(self, saga_id: UUID, record: StepRecord) -> None:
         saga = self._tables.sagas[saga_id]
         self._put(self._tables.sagas, saga_id, replace(saga, steps={**saga.steps, record.key: record}))
-        self._keep_sending(saga_id, record, anew=False)
+        self._keep_unsent(saga_id, record, anew=False)
 
-    def _keep_sending(self, saga_id: UUID, record: StepRecord, *, anew: bool) -> None:
-        sending, place = self._tables.sending, (saga_id, record.key)
+    def _keep_unsent(self, saga_id: UUID, record: StepRecord, *, anew: bool) -> None:
+        unsent, place = self._tables.unsent, (saga_id, record.key)
         if record.send_after is None:
-            self._remove(sending, place)
-        elif anew or place not in sending:
-            self._put(sending, place, Sending())
+            self._remove(unsent, place)
+        elif anew or place not in unsent:
+            self._put(unsent, place, "")
 
     def _unsent(self, command_ids: Sequence[UUID]) -> list[tuple[UUID, StepRecord]]:
         found: list[tuple[UUID, StepRecord]] = []
@@ -432,14 +426,11 @@ class MemoryTransaction:
         return found
 
     def _claim(self, saga_id: UUID, record: StepRecord, until: datetime) -> SagaCommand:
-        saga, place = self._tables.sagas[saga_id], (saga_id, record.key)
-        sending = self._tables.sending[place]
-        attempts = sending.attempts + 1
-        claimed = replace(record, send_after=until)
+        saga = self._tables.sagas[saga_id]
+        claimed = replace(record, send_after=until, send_attempts=record.send_attempts + 1)
         self._change_record(saga_id, claimed)
-        self._put(self._tables.sending, place, replace(sending, attempts=attempts))
-        body = self._tables.bodies.get(place)
-        return SagaCommand(saga_id, saga.pin.name, replace(claimed, body=body), saga.trace, attempts)
+        body = self._tables.bodies.get((saga_id, record.key))
+        return SagaCommand(saga_id, saga.pin.name, replace(claimed, body=body), saga.trace, claimed.send_attempts)
 
     def _signals(self, signal_ids: Sequence[UUID]) -> list[KeptSignal]:
         signals = self._tables.signals

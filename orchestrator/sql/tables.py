@@ -17,6 +17,7 @@ saga_installation   one row: which installation this database belongs to
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -36,7 +37,7 @@ from sqlalchemy import (
 from orchestrator.instance import BlockedReason, Direction, SagaStatus, StepStatus
 from orchestrator.sql.types import Id, Instant
 
-SCHEMA_REVISION: Final = "0001"
+SCHEMA_REVISION: Final = "0002"
 """The oldest revision of `migrations/versions/orchestrator` that this code works with."""
 VERSION_TABLE: Final = "saga_schema_version"
 
@@ -98,6 +99,7 @@ saga_instance = Table(
     Column("blocked_reason", Text),
     _blank("blocked_step"),
     Column("blocked_from", Text),
+    _instant("blocked_at"),
     _instant("paused_at"),
     Column("failed_step", Text),
     Column("error_code", Text),
@@ -111,7 +113,7 @@ saga_instance = Table(
     _instant("ended_at"),
     CheckConstraint(one_of("status", SagaStatus), name="status"),
     CheckConstraint(f"(wake_at IS NULL) = (status IN ({_RESTING}) OR paused_at IS NOT NULL)", name="wake_at"),
-    CheckConstraint("(status = 'blocked') = (blocked_reason IS NOT NULL)", name="blocked"),
+    CheckConstraint("status <> 'blocked' OR blocked_reason IS NOT NULL", name="blocked"),
     CheckConstraint(one_of("blocked_reason", BlockedReason), name="blocked_reason"),
     _partial("ix_saga_instance_due", "wake_at", where="wake_at IS NOT NULL"),
     Index("ix_saga_instance_status_name", "status", "name", "id"),
@@ -275,7 +277,9 @@ saga_audit = Table(
     _required("before"),
     _required("after"),
     _blank("refused"),
+    Column("signal_id", Id),
     Index("ix_saga_audit_saga", "saga_id", "id"),
+    _partial("ix_saga_audit_signal", "signal_id", where="signal_id IS NOT NULL"),
 )
 
 saga_worker = Table(
@@ -300,3 +304,19 @@ saga_installation = Table(
     _instant("created_at", nullable=False),
     CheckConstraint("only_row = 1", name="only_row"),
 )
+
+
+@lru_cache
+def metadata_in(schema: str | None) -> MetaData:
+    """The tables as they stand in a schema; None is the connection's default one."""
+    if schema is None:
+        return metadata
+    copies = MetaData(schema=schema, naming_convention=metadata.naming_convention)
+    for table in metadata.sorted_tables:
+        table.to_metadata(copies, schema=schema)
+    return copies
+
+
+def in_schema(table: Table, schema: str | None) -> Table:
+    """One table as it stands in a schema."""
+    return table if schema is None else metadata_in(schema).tables[f"{schema}.{table.name}"]

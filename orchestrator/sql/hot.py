@@ -1,0 +1,84 @@
+"""What every batch does to a database: one room for each kind, behind one protocol.
+
+All of it is written against a blocking `Connection`, so that asynchronous code (through `run_sync`) and
+blocking code share it. What runs rarely is in `cold.py`, the same for all databases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from orchestrator.instance import Pin, SagaInstance
+from orchestrator.signals import Decision
+from orchestrator.store import CommandRef, SagaCommand
+
+
+class Hot(Protocol):
+    """The statements of one kind of database. Sequences and mappings are never empty."""
+
+    def now(self, connection: Connection) -> datetime:
+        """The database's current instant, or the clock's that stands in for it."""
+        ...
+
+    def find_commands(self, connection: Connection, command_ids: Sequence[UUID]) -> dict[UUID, CommandRef]:
+        """Find attempts, replaced ones included."""
+        ...
+
+    def lock(self, connection: Connection, saga_ids: Sequence[UUID]) -> tuple[datetime, dict[UUID, SagaInstance]]:
+        """Lock and load; the instant is read after the locks are held."""
+        ...
+
+    def lock_due(
+        self, connection: Connection, pins: Sequence[Pin], now: datetime, limit: int, *, only_new: bool
+    ) -> tuple[datetime, dict[UUID, SagaInstance]]:
+        """Lock and load what is due at `now`, earliest first; with `only_new`, what has no steps yet."""
+        ...
+
+    def lock_signalled(
+        self, connection: Connection, pins: Sequence[Pin], limit: int
+    ) -> tuple[datetime, dict[UUID, SagaInstance]]:
+        """Lock and load what has pending signals."""
+        ...
+
+    def save(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> None:
+        """Write instances, records and replaced ids."""
+        ...
+
+    def mark_sent(self, connection: Connection, command_ids: Sequence[UUID], now: datetime) -> None:
+        """Note what was confirmed."""
+        ...
+
+    def claim_unsent(self, connection: Connection, now: datetime, limit: int, grace: timedelta) -> list[SagaCommand]:
+        """Take what is due to be sent."""
+        ...
+
+    def put_off_sends(self, connection: Connection, problems: Mapping[UUID, tuple[datetime, str]]) -> None:
+        """Note what could not be sent."""
+        ...
+
+
+def named(schema: str | None, statement: str) -> str:
+    """Put the schema before the names of our tables, which statements write as `{saga_step}`."""
+    prefix = "" if schema is None else '"{}".'.format(schema.replace('"', '""'))
+    return statement.replace("{saga_", f"{prefix}saga_").replace("}", "")
+
+
+def known_pins(pins: Sequence[Pin]) -> tuple[str, dict[str, str | int]]:
+    """The condition that an instance `i` belongs to one of these definitions, with its parameters.
+
+    A chain of OR and no join: the scan keeps the order of its index, and stops at its limit.
+    """
+    one = "i.name = :name{0} AND i.version = :version{0} AND i.fingerprint = :fingerprint{0}"
+    values: dict[str, str | int] = {}
+    for number, pin in enumerate(pins):
+        values |= {
+            f"name{number}": pin.name,
+            f"version{number}": pin.version,
+            f"fingerprint{number}": pin.fingerprint,
+        }
+    return "(" + " OR ".join(one.format(number) for number in range(len(pins))) + ")", values

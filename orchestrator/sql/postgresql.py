@@ -1,0 +1,278 @@
+"""The hot statements on PostgreSQL: one for all rows of a batch, with arrays for columns.
+
+They run alike through asyncpg and psycopg. Parameters are cast, so that the server need not guess.
+"""
+
+# ruff: noqa: S608 - what is pasted into statements are names of this package; values are parameters
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, TextClause, text
+
+from orchestrator.errors import ConcurrentUpdate
+from orchestrator.instance import Pin, SagaInstance, SagaStatus, StepKey
+from orchestrator.rising_ids import new_id
+from orchestrator.signals import Decision
+from orchestrator.sql.hot import known_pins, named
+from orchestrator.sql.rows import (
+    INSTANCE_COLUMNS,
+    NATIVE,
+    STEP_COLUMNS,
+    UPDATED_INSTANCE_COLUMNS,
+    WRITTEN_STEP_COLUMNS,
+    instance_update,
+    key_of,
+    record_of,
+    sagas_of,
+    step_values,
+)
+from orchestrator.store import Clock, CommandRef, SagaCommand
+
+_TYPES: Final = {
+    **dict.fromkeys(("id", "saga_id", "command_id"), "uuid"),
+    **dict.fromkeys(
+        ("version", "revision", "seq", "round", "attempt", "tries", "unanswered", "send_attempts"), "integer"
+    ),
+    **dict.fromkeys(
+        (
+            "wake_at",
+            "deadline",
+            "blocked_at",
+            "paused_at",
+            "started_at",
+            "updated_at",
+            "ended_at",
+            "send_after",
+            "sent_at",
+            "at",
+        ),
+        "timestamptz",
+    ),
+}
+_STEP_KEY: Final = ("saga_id", "step", "direction", "branch")
+_ATTEMPT_COLUMNS: Final = ("command_id", "saga_id", "step", "direction", "branch", "round", "attempt")
+_HISTORY_COLUMNS: Final = ("id", "saga_id", "at", "kind", "step", "text")
+_LIVE: Final = ", ".join(f"'{status.value}'" for status in SagaStatus if not status.terminal)
+
+
+def _listed(columns: Iterable[str], alias: str = "") -> str:
+    return ", ".join(f"{alias}{column}" for column in columns)
+
+
+def _arrays(columns: Sequence[str]) -> str:
+    """A table `v` made of one array parameter a column: a whole batch in one statement."""
+    arrays = (f"CAST(:{column} AS {_TYPES.get(column, 'text')}[])" for column in columns)
+    return f"unnest({', '.join(arrays)}) AS v({_listed(columns)})"
+
+
+def _columnwise(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+    return dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
+
+
+class PostgresHot:
+    """See `Hot`."""
+
+    def __init__(self, schema: str | None = None, clock: Clock | None = None) -> None:
+        self._schema, self._clock = schema, clock
+        self._find = self._text(
+            f"SELECT {_listed(_ATTEMPT_COLUMNS)} FROM {{saga_step}} WHERE command_id = ANY(CAST(:ids AS uuid[])) "
+            f"UNION ALL SELECT {_listed(_ATTEMPT_COLUMNS)} FROM {{saga_attempt}} "
+            "WHERE command_id = ANY(CAST(:ids AS uuid[]))"
+        )
+        self._lock = self._text(
+            f"SELECT {_listed(INSTANCE_COLUMNS, 'i.')} FROM {{saga_instance}} i "
+            "WHERE i.id = ANY(CAST(:ids AS uuid[])) ORDER BY i.id FOR NO KEY UPDATE"
+        )
+        self._steps = self._text(
+            f"SELECT {_listed(STEP_COLUMNS, 's.')}, clock_timestamp() FROM {{saga_step}} s "
+            "WHERE s.saga_id = ANY(CAST(:ids AS uuid[]))"
+        )
+        self._due: dict[tuple[str, int], TextClause] = {}
+        self._update_instances = self._text(_UPDATE_INSTANCES).execution_options(preserve_rowcount=True)
+        self._update_steps = self._text(_UPDATE_STEPS)
+        self._insert_steps = self._text(_insert("saga_step", WRITTEN_STEP_COLUMNS))
+        self._insert_attempts = self._text(_insert("saga_attempt", _ATTEMPT_COLUMNS))
+        self._insert_history = self._text(_insert("saga_history", _HISTORY_COLUMNS))
+        self._mark = self._text(_MARK)
+        self._claim = self._text(_CLAIM)
+        self._put_off = self._text(_PUT_OFF)
+
+    def _text(self, statement: str) -> TextClause:
+        return text(named(self._schema, statement))
+
+    def now(self, connection: Connection) -> datetime:
+        """The server's clock, not the transaction's start."""
+        if self._clock is not None:
+            return self._clock.now()
+        now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return now
+
+    def find_commands(self, connection: Connection, command_ids: Sequence[UUID]) -> dict[UUID, CommandRef]:
+        """By the unique index of live attempts, and by the key of replaced ones."""
+        rows = connection.execute(self._find, {"ids": list(command_ids)})
+        return {row[0]: CommandRef(row[1], key_of(row[2], row[3], row[4]), row[5], row[6]) for row in rows}
+
+    def lock(self, connection: Connection, saga_ids: Sequence[UUID]) -> tuple[datetime, dict[UUID, SagaInstance]]:
+        """Wait for the rows in order of id, so that two batches never wait for each other in a circle."""
+        return self._loaded(connection, connection.execute(self._lock, {"ids": list(saga_ids)}).fetchall())
+
+    def lock_due(
+        self, connection: Connection, pins: Sequence[Pin], now: datetime, limit: int, *, only_new: bool
+    ) -> tuple[datetime, dict[UUID, SagaInstance]]:
+        """Along the index of wake_at; pass over what others hold."""
+        condition = "i.wake_at <= CAST(:now AS timestamptz)" + (" AND i.seq = 0" if only_new else "")
+        return self._lock_some(connection, pins, condition, "i.wake_at, i.id", {"now": now, "limit": limit})
+
+    def lock_signalled(
+        self, connection: Connection, pins: Sequence[Pin], limit: int
+    ) -> tuple[datetime, dict[UUID, SagaInstance]]:
+        """Along the index of pending signals; pass over what others hold."""
+        condition = (
+            "i.paused_at IS NULL AND i.id IN (SELECT saga_id FROM {saga_signal} WHERE taken_at IS NULL AND error = '')"
+        )
+        return self._lock_some(connection, pins, condition, "i.id", {"limit": limit})
+
+    def save(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> None:
+        """Five statements at most, however many sagas."""
+        self._save_instances(connection, [decision.instance for decision in decisions])
+        self._save_steps(connection, decisions, now)
+        attempts = [
+            (old.command_id, decision.instance.id, *_words(old.key), old.round, old.attempt)
+            for decision in decisions
+            for old in decision.replaced
+        ]
+        if attempts:
+            connection.execute(self._insert_attempts, _columnwise(_ATTEMPT_COLUMNS, attempts))
+        notes = [
+            (new_id(), decision.instance.id, now, note.kind, note.step, note.text)
+            for decision in decisions
+            for note in decision.notes
+            if not note.unusable
+        ]
+        if notes:
+            connection.execute(self._insert_history, _columnwise(_HISTORY_COLUMNS, notes))
+
+    def mark_sent(self, connection: Connection, command_ids: Sequence[UUID], now: datetime) -> None:
+        """Rows held by others are left for the next claim, which sends a copy."""
+        connection.execute(self._mark, {"ids": list(command_ids), "now": now})
+
+    def claim_unsent(self, connection: Connection, now: datetime, limit: int, grace: timedelta) -> list[SagaCommand]:
+        """Rows held by others are being answered, or being claimed."""
+        values = {"now": now, "until": now + grace, "limit": limit}
+        rows = sorted(connection.execute(self._claim, values), key=lambda row: (row[-1], row[4]))
+        return [_claimed(row, len(STEP_COLUMNS)) for row in rows]
+
+    def put_off_sends(self, connection: Connection, problems: Mapping[UUID, tuple[datetime, str]]) -> None:
+        """As `mark_sent`, for what did not leave."""
+        untils, errors = zip(*problems.values(), strict=True)
+        values = {"ids": list(problems), "untils": list(untils), "errors": list(errors)}
+        connection.execute(self._put_off, values)
+
+    def _lock_some(
+        self, connection: Connection, pins: Sequence[Pin], condition: str, order: str, values: dict[str, Any]
+    ) -> tuple[datetime, dict[UUID, SagaInstance]]:
+        known, parameters = known_pins(pins)
+        statement = self._due.get((condition, len(pins)))
+        if statement is None:
+            statement = self._due[condition, len(pins)] = self._text(
+                f"SELECT {_listed(INSTANCE_COLUMNS, 'i.')} FROM {{saga_instance}} i "
+                f"WHERE {condition} AND {known} ORDER BY {order} LIMIT :limit FOR NO KEY UPDATE OF i SKIP LOCKED"
+            )
+        return self._loaded(connection, connection.execute(statement, parameters | values).fetchall())
+
+    def _loaded(
+        self, connection: Connection, instances: Sequence[Row[Any]]
+    ) -> tuple[datetime, dict[UUID, SagaInstance]]:
+        if not instances:
+            return self.now(connection), {}
+        steps = connection.execute(self._steps, {"ids": [row[0] for row in instances]}).fetchall()
+        now: datetime = steps[0][-1] if steps and self._clock is None else self.now(connection)
+        return now, sagas_of(instances, steps, NATIVE)
+
+    def _save_instances(self, connection: Connection, sagas: Sequence[SagaInstance]) -> None:
+        rows = [instance_update(saga, NATIVE) for saga in sagas]
+        result = connection.execute(self._update_instances, _columnwise(UPDATED_INSTANCE_COLUMNS, rows))
+        if result.rowcount != len(rows):
+            raise ConcurrentUpdate(sagas[0].id, sagas[0].revision)  # held by us, so this cannot be
+
+    def _save_steps(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> None:
+        changed = [
+            step_values(decision.instance.id, decision.steps[key], now, NATIVE)
+            for decision in decisions
+            for key in decision.changed
+        ]
+        if changed:
+            connection.execute(self._update_steps, _columnwise(WRITTEN_STEP_COLUMNS, changed))
+        added = [
+            step_values(decision.instance.id, decision.steps[key], now, NATIVE)
+            for decision in decisions
+            for key in decision.added
+        ]
+        if added:
+            connection.execute(self._insert_steps, _columnwise(WRITTEN_STEP_COLUMNS, added))
+
+
+def _words(key: StepKey) -> tuple[str, str, str]:
+    return key.step, key.direction.value, key.branch
+
+
+def _claimed(row: Sequence[Any], at: int) -> SagaCommand:
+    """Read a claimed row: a record, and from position `at` on body, name and trace."""
+    record = record_of(row, NATIVE, body=row[at])
+    return SagaCommand(row[0], row[at + 1], record, row[at + 2], record.send_attempts)
+
+
+def _insert(table: str, columns: Sequence[str]) -> str:
+    return f"INSERT INTO {{{table}}} ({_listed(columns)}) SELECT {_listed(columns, 'v.')} FROM {_arrays(columns)}"
+
+
+def _set(columns: Iterable[str], **special: str) -> str:
+    return ", ".join(f"{column} = {special.get(column, f'v.{column}')}" for column in (*columns, *special))
+
+
+_UPDATE_INSTANCES: Final = (
+    f"UPDATE {{saga_instance}} i SET revision = i.revision + 1, {_set(UPDATED_INSTANCE_COLUMNS[2:])} "
+    f"FROM {_arrays(UPDATED_INSTANCE_COLUMNS)} WHERE i.id = v.id AND i.revision = v.revision"
+)
+_SPECIAL: Final = {
+    "body": "COALESCE(v.body, s.body)",
+    "reply": "COALESCE(v.reply, s.reply)",
+    # Others raise it without the saga's lock.
+    "send_attempts": "CASE WHEN v.command_id IS DISTINCT FROM s.command_id THEN v.send_attempts "
+    "ELSE GREATEST(v.send_attempts, s.send_attempts) END",
+    "send_error": "CASE WHEN v.send_after IS NULL OR v.command_id IS DISTINCT FROM s.command_id "
+    "THEN '' ELSE s.send_error END",
+}
+_UPDATE_STEPS: Final = (
+    f"UPDATE {{saga_step}} s "
+    f"SET {_set([c for c in WRITTEN_STEP_COLUMNS[5:] if c not in _SPECIAL], **_SPECIAL)} "
+    f"FROM {_arrays(WRITTEN_STEP_COLUMNS)} WHERE " + " AND ".join(f"s.{column} = v.{column}" for column in _STEP_KEY)
+)
+_MARK: Final = (
+    "WITH confirmed AS (SELECT command_id FROM {saga_step} WHERE command_id = ANY(CAST(:ids AS uuid[])) "
+    "AND send_after IS NOT NULL FOR NO KEY UPDATE SKIP LOCKED) "
+    "UPDATE {saga_step} s SET send_after = NULL, sent_at = CAST(:now AS timestamptz), send_error = '', "
+    "updated_at = CAST(:now AS timestamptz) FROM confirmed WHERE s.command_id = confirmed.command_id"
+)
+_CLAIM: Final = (
+    "WITH due AS (SELECT s.saga_id, s.step, s.direction, s.branch, s.send_after, i.name, i.trace "
+    "FROM {saga_step} s JOIN {saga_instance} i ON i.id = s.saga_id "
+    "WHERE s.send_after <= CAST(:now AS timestamptz) AND i.paused_at IS NULL "
+    f"AND i.status IN ({_LIVE}) "
+    "ORDER BY s.send_after LIMIT :limit FOR NO KEY UPDATE OF s SKIP LOCKED) "
+    "UPDATE {saga_step} s SET send_after = CAST(:until AS timestamptz), send_attempts = s.send_attempts + 1 FROM due "
+    f"WHERE {' AND '.join(f's.{column} = due.{column}' for column in _STEP_KEY)} "
+    f"RETURNING {_listed(STEP_COLUMNS, 's.')}, s.body, due.name, due.trace, due.send_after"
+)
+_PUT_OFF: Final = (
+    "WITH held AS (SELECT command_id FROM {saga_step} WHERE command_id = ANY(CAST(:ids AS uuid[])) "
+    "AND send_after IS NOT NULL FOR NO KEY UPDATE SKIP LOCKED) "
+    "UPDATE {saga_step} s SET send_after = v.until, send_error = v.error FROM held, "
+    "unnest(CAST(:ids AS uuid[]), CAST(:untils AS timestamptz[]), CAST(:errors AS text[])) "
+    "AS v(command_id, until, error) WHERE s.command_id = held.command_id AND s.command_id = v.command_id"
+)

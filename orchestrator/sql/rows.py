@@ -1,0 +1,338 @@
+"""Rows to frozen values and back, by position: the two ends of the hot statements.
+
+Databases differ in how a driver takes and gives ids and instants, and in nothing else: see `Form`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+from orchestrator.instance import (
+    BlockedReason,
+    Direction,
+    FirstCause,
+    Pin,
+    SagaInstance,
+    SagaStatus,
+    StepKey,
+    StepRecord,
+    StepStatus,
+)
+from orchestrator.sql.types import instant_from_text, instant_text
+
+RowValues: TypeAlias = Sequence[Any]
+
+INSTANCE_COLUMNS: Final = (
+    "id",
+    "name",
+    "version",
+    "fingerprint",
+    "status",
+    "state",
+    "revision",
+    "started_at",
+    "updated_at",
+    "wake_at",
+    "business_key",
+    "seq",
+    "current_step",
+    "deadline",
+    "blocked_reason",
+    "blocked_step",
+    "blocked_from",
+    "blocked_at",
+    "paused_at",
+    "failed_step",
+    "error_code",
+    "error_text",
+    "ended_at",
+    "trace",
+)
+"""What `saga_of` reads, in this order."""
+
+STEP_COLUMNS: Final = (
+    "saga_id",
+    "step",
+    "direction",
+    "branch",
+    "seq",
+    "status",
+    "started_at",
+    "wire_name",
+    "participant",
+    "round",
+    "attempt",
+    "tries",
+    "unanswered",
+    "command_id",
+    "compensates",
+    "send_after",
+    "send_attempts",
+    "sent_at",
+    "deadline",
+    "awaited_key",
+    "error_code",
+    "error_text",
+    "ended_at",
+)
+"""What `record_of` reads, in this order; body and reply are not among them."""
+
+UPDATED_INSTANCE_COLUMNS: Final = (
+    "id",
+    "revision",
+    "status",
+    "state",
+    "wake_at",
+    "seq",
+    "current_step",
+    "deadline",
+    "blocked_reason",
+    "blocked_step",
+    "blocked_from",
+    "blocked_at",
+    "paused_at",
+    "failed_step",
+    "error_code",
+    "error_text",
+    "updated_at",
+    "ended_at",
+)
+"""What `instance_update` gives; the first two find the row."""
+
+WRITTEN_STEP_COLUMNS: Final = (
+    "saga_id",
+    "step",
+    "direction",
+    "branch",
+    "seq",
+    "status",
+    "started_at",
+    "wire_name",
+    "participant",
+    "round",
+    "attempt",
+    "tries",
+    "unanswered",
+    "command_id",
+    "compensates",
+    "body",
+    "send_after",
+    "send_attempts",
+    "sent_at",
+    "deadline",
+    "awaited_key",
+    "waiting_key",
+    "reply",
+    "error_code",
+    "error_text",
+    "updated_at",
+    "ended_at",
+)
+"""What `step_values` gives; the first four find the row."""
+
+_STATUSES: Final = {status.value: status for status in SagaStatus}
+_STEP_STATUSES: Final = {status.value: status for status in StepStatus}
+_DIRECTIONS: Final = {direction.value: direction for direction in Direction}
+_REASONS: Final[dict[str | None, BlockedReason | None]] = {
+    None: None,
+    **{reason.value: reason for reason in BlockedReason},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a database's driver gives ids and instants (None stays None), and how it takes them."""
+
+    id_of: Callable[[Any], Any]
+    instant_of: Callable[[Any], Any]
+    id: Callable[[UUID | None], Any]
+    instant: Callable[[datetime | None], Any]
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+NATIVE: Final = Form(_same, _same, _same, _same)
+TEXT: Final = Form(
+    lambda text: None if text is None else UUID(text),
+    lambda text: None if text is None else instant_from_text(text),
+    lambda value: None if value is None else str(value),
+    lambda value: None if value is None else instant_text(value),
+)
+
+
+@lru_cache(1024)
+def _pin(name: str, version: int, fingerprint: str) -> Pin:
+    return Pin(name, version, fingerprint)
+
+
+@lru_cache(4096)
+def _key(step: str, direction: str, branch: str) -> StepKey:
+    return StepKey(step, _DIRECTIONS[direction], branch)
+
+
+def sagas_of(instances: Iterable[RowValues], steps: Iterable[RowValues], form: Form) -> dict[UUID, SagaInstance]:
+    """Put instances and their records together; instances keep their order."""
+    id_of = form.id_of
+    records: dict[Any, dict[StepKey, StepRecord]] = {}
+    for row in steps:
+        record = record_of(row, form)
+        records.setdefault(row[0], {})[record.key] = record
+    return {id_of(row[0]): saga_of(row, records.get(row[0]) or {}, form) for row in instances}
+
+
+def saga_of(row: RowValues, steps: dict[StepKey, StepRecord], form: Form) -> SagaInstance:
+    """Read one row of `INSTANCE_COLUMNS`."""
+    at = form.instant_of
+    return SagaInstance(
+        id=form.id_of(row[0]),
+        pin=_pin(row[1], row[2], row[3]),
+        status=_STATUSES[row[4]],
+        state=row[5],
+        revision=row[6],
+        started_at=at(row[7]),
+        updated_at=at(row[8]),
+        wake_at=at(row[9]),
+        business_key=row[10],
+        seq=row[11],
+        current_step=row[12],
+        deadline=at(row[13]),
+        blocked_reason=_REASONS[row[14]],
+        blocked_step=row[15],
+        blocked_from=None if row[16] is None else _STATUSES[row[16]],
+        blocked_at=at(row[17]),
+        paused_at=at(row[18]),
+        first_cause=None if row[19] is None else FirstCause(row[19], row[20], row[21]),
+        ended_at=at(row[22]),
+        trace=row[23],
+        steps=steps,
+    )
+
+
+def record_of(row: RowValues, form: Form, body: str | None = None) -> StepRecord:
+    """Read one row of `STEP_COLUMNS`, which has no body and no reply."""
+    at = form.instant_of
+    return StepRecord(
+        key=_key(row[1], row[2], row[3]),
+        seq=row[4],
+        status=_STEP_STATUSES[row[5]],
+        started_at=at(row[6]),
+        wire_name=row[7],
+        participant=row[8],
+        round=row[9],
+        attempt=row[10],
+        tries=row[11],
+        unanswered=row[12],
+        command_id=form.id_of(row[13]),
+        compensates=row[14],
+        body=body,
+        send_after=at(row[15]),
+        send_attempts=row[16],
+        sent_at=at(row[17]),
+        deadline=at(row[18]),
+        awaited_key=row[19],
+        error_code=row[20],
+        error_text=row[21],
+        ended_at=at(row[22]),
+    )
+
+
+def key_of(step: str, direction: str, branch: str) -> StepKey:
+    """Which direction of which step a row is about."""
+    return _key(step, direction, branch)
+
+
+def instance_update(saga: SagaInstance, form: Form) -> tuple[Any, ...]:
+    """Give the values of `UPDATED_INSTANCE_COLUMNS`; the revision is the loaded one."""
+    at, cause = form.instant, saga.first_cause
+    return (
+        form.id(saga.id),
+        saga.revision,
+        saga.status.value,
+        saga.state,
+        at(saga.wake_at),
+        saga.seq,
+        saga.current_step,
+        at(saga.deadline),
+        None if saga.blocked_reason is None else saga.blocked_reason.value,
+        saga.blocked_step,
+        None if saga.blocked_from is None else saga.blocked_from.value,
+        at(saga.blocked_at),
+        at(saga.paused_at),
+        None if cause is None else cause.step,
+        None if cause is None else cause.code,
+        None if cause is None else cause.text,
+        at(saga.updated_at),
+        at(saga.ended_at),
+    )
+
+
+def step_values(saga_id: UUID, record: StepRecord, now: datetime, form: Form) -> tuple[Any, ...]:
+    """Give the values of `WRITTEN_STEP_COLUMNS`."""
+    at, key = form.instant, record.key
+    return (
+        form.id(saga_id),
+        key.step,
+        key.direction.value,
+        key.branch,
+        record.seq,
+        record.status.value,
+        at(record.started_at),
+        record.wire_name,
+        record.participant,
+        record.round,
+        record.attempt,
+        record.tries,
+        record.unanswered,
+        form.id(record.command_id),
+        record.compensates,
+        record.body,
+        at(record.send_after),
+        record.send_attempts,
+        at(record.sent_at),
+        at(record.deadline),
+        record.awaited_key,
+        record.awaited_key if record.status is StepStatus.WAITING else None,
+        record.reply,
+        record.error_code,
+        record.error_text,
+        at(now),
+        at(record.ended_at),
+    )
+
+
+def new_instance_values(saga: SagaInstance) -> dict[str, Any]:
+    """Give the columns of a saga that starts, for a statement that knows their types."""
+    cause = saga.first_cause
+    return {
+        "id": saga.id,
+        "name": saga.pin.name,
+        "version": saga.pin.version,
+        "fingerprint": saga.pin.fingerprint,
+        "status": saga.status.value,
+        "state": saga.state,
+        "revision": saga.revision,
+        "started_at": saga.started_at,
+        "updated_at": saga.updated_at,
+        "wake_at": saga.wake_at,
+        "business_key": saga.business_key,
+        "seq": saga.seq,
+        "current_step": saga.current_step,
+        "deadline": saga.deadline,
+        "blocked_reason": None if saga.blocked_reason is None else saga.blocked_reason.value,
+        "blocked_step": saga.blocked_step,
+        "blocked_from": None if saga.blocked_from is None else saga.blocked_from.value,
+        "blocked_at": saga.blocked_at,
+        "paused_at": saga.paused_at,
+        "failed_step": None if cause is None else cause.step,
+        "error_code": None if cause is None else cause.code,
+        "error_text": None if cause is None else cause.text,
+        "ended_at": saga.ended_at,
+        "trace": saga.trace,
+    }

@@ -1,0 +1,128 @@
+"""Sagas in PostgreSQL or SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Final
+
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from orchestrator.memory import SystemClock
+from orchestrator.sql.cold import Cold
+from orchestrator.sql.connecting import ConnectionSettings, EngineLock, connect
+from orchestrator.sql.faults import is_transient
+from orchestrator.sql.hot import Hot
+from orchestrator.sql.postgresql import PostgresHot
+from orchestrator.sql.revisions import check_revisions
+from orchestrator.sql.sqlite import SqliteHot
+from orchestrator.sql.transaction import SqlTransaction
+from orchestrator.store import Clock
+
+_SET_TIMEOUTS: Final = ", ".join(f"set_config('{name}', :{name}, true)" for name in ConnectionSettings().timeouts())
+
+
+class SqlStore:
+    """Keeps sagas in a database. See `SagaStore` for the promises.
+
+    Args:
+        where: a URL, or an engine of one's own, which `close` leaves alone and whose connections
+            (timeouts, SQLite's pragmas) are its owner's business.
+        schema: the PostgreSQL schema of our tables, if not the connection's default one.
+        clock: read instead of the database's clock (PostgreSQL) or this process' (SQLite).
+        runs_engine: whether this process runs the engine; on SQLite one may. Processes that only start
+            sagas, give signals or read say False.
+    """
+
+    def __init__(
+        self,
+        where: str | URL | AsyncEngine,
+        *,
+        schema: str | None = None,
+        clock: Clock | None = None,
+        settings: ConnectionSettings | None = None,
+        runs_engine: bool = True,
+    ) -> None:
+        self.schema = schema
+        self._settings = settings or ConnectionSettings()
+        self._owned = not isinstance(where, AsyncEngine)
+        self.engine: AsyncEngine = where if isinstance(where, AsyncEngine) else connect(where, self._settings)
+        self._sqlite = self.engine.dialect.name == "sqlite"
+        if self._sqlite and schema is not None:
+            raise ValueError(f"SQLite has no schemas; leave out schema={schema!r}")
+        self._hot: Hot = SqliteHot(clock or SystemClock()) if self._sqlite else PostgresHot(schema, clock)
+        self._cold = Cold(schema)
+        self._lock = EngineLock(self._file()) if self._sqlite and runs_engine and self._file() else None
+        # Writers of one process queue here, in order, instead of polling the file's lock.
+        self._turn: AbstractAsyncContextManager[object] = asyncio.Lock() if self._sqlite else nullcontext()
+
+    def _file(self) -> str:
+        database = self.engine.url.database or ""
+        return "" if database == ":memory:" or "mode=memory" in database else database.removeprefix("file:")
+
+    async def open(self) -> None:
+        """Take the file's lock (SQLite), connect, and check the schema.
+
+        Raises:
+            SchemaMismatch: tables are missing or too old; the text says what to run.
+            EngineAlreadyRunning: a SQLite file that another engine uses.
+        """
+        if self._lock is not None:
+            self._lock.take()
+        try:
+            async with self.engine.connect() as connection:
+                await connection.run_sync(check_revisions, schema=self.schema)
+        except BaseException:
+            await self.close()
+            raise
+
+    def transaction(self) -> AbstractAsyncContextManager[SqlTransaction]:
+        """Begin a transaction; commits when the block ends, rolls back when it raises.
+
+        On SQLite it is the only writer from its first moment on, so one must not begin inside another.
+        """
+        return self._sqlite_transaction() if self._sqlite else self._postgres_transaction()
+
+    @asynccontextmanager
+    async def _postgres_transaction(self) -> AsyncGenerator[SqlTransaction]:
+        async with self.engine.begin() as connection:
+            if self._settings.external_pooler:
+                await connection.execute(text(f"SELECT {_SET_TIMEOUTS}"), dict(self._settings.timeouts()))
+            yield SqlTransaction(connection, self._hot, self._cold, self.schema)
+
+    @asynccontextmanager
+    async def _sqlite_transaction(self) -> AsyncGenerator[SqlTransaction]:
+        async with self._turn, self.engine.connect() as connection:
+            # A deferred transaction that reads and then writes fails when another wrote in between.
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield SqlTransaction(connection, self._hot, self._cold, self.schema)
+            except BaseException:
+                await _roll_back(connection)
+                raise
+            try:
+                await connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                await _roll_back(connection)
+                raise
+
+    def is_transient(self, error: BaseException) -> bool:
+        """By SQLSTATE and errno; a lost race is transient too."""
+        return is_transient(error)
+
+    async def close(self) -> None:
+        """Let go of connections and of the file's lock. Idempotent."""
+        if self._owned:
+            await self.engine.dispose()
+        if self._lock is not None:
+            self._lock.release()
+
+
+async def _roll_back(connection: AsyncConnection) -> None:
+    """Roll back in the driver: harmless when the database has done so already."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    if driver is not None:
+        await asyncio.shield(driver.rollback())

@@ -1,0 +1,191 @@
+"""One transaction of a `SqlStore`: the store's contract on the statements of `hot.py` and `cold.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Concatenate, ParamSpec, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from messaging.sql.outbox import write_outgoing
+from messaging.transport import Outgoing
+from orchestrator.errors import ConcurrentUpdate
+from orchestrator.instance import Pin, SagaInstance
+from orchestrator.signals import Decision
+from orchestrator.sql.cold import Cold
+from orchestrator.sql.hot import Hot
+from orchestrator.sql.starting import start_saga
+from orchestrator.store import (
+    AuditEntry,
+    CommandRef,
+    EventMatch,
+    Locked,
+    NewSignal,
+    ReceivedEvent,
+    SagaCommand,
+    StoredSignal,
+    UnmatchedMessage,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class SqlTransaction:
+    """See `StoreTransaction`, where the promises are."""
+
+    def __init__(self, connection: AsyncConnection, hot: Hot, cold: Cold, schema: str | None) -> None:
+        self.connection = connection
+        """For statements of one's own in this transaction."""
+        self._hot, self._cold, self._schema = hot, cold, schema
+        self._now: datetime | None = None
+        self._revisions: dict[UUID, int] = {}
+
+    async def _run(self, call: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.connection.run_sync(call, *args, **kwargs)
+
+    async def now(self) -> datetime:
+        """Read once; again when something was locked."""
+        if self._now is None:
+            self._now = await self._run(self._hot.now)
+        return self._now
+
+    async def find_commands(self, command_ids: Sequence[UUID]) -> dict[UUID, CommandRef]:
+        """One statement."""
+        return await self._run(self._hot.find_commands, command_ids) if command_ids else {}
+
+    async def lock(self, saga_ids: Sequence[UUID]) -> Locked:
+        """Two statements; three when none of the sagas has steps."""
+        if not saga_ids:
+            return Locked(await self.now())
+        return self._locked(await self._run(self._hot.lock, saga_ids))
+
+    async def lock_due(self, known: Sequence[Pin], *, limit: int, only_new: bool = False) -> Locked:
+        """As `lock`, and one more for the instant before."""
+        now = await self._run(self._hot.now)
+        if not known or limit < 1:
+            return Locked(now)
+        return self._locked(await self._run(self._hot.lock_due, known, now, limit, only_new=only_new))
+
+    async def lock_signalled(self, known: Sequence[Pin], *, limit: int) -> Locked:
+        """As `lock`."""
+        if not known or limit < 1:
+            return Locked(await self.now())
+        return self._locked(await self._run(self._hot.lock_signalled, known, limit))
+
+    async def start(self, saga: SagaInstance, *, reuse_key_after_end: bool = False) -> tuple[UUID, bool]:
+        """See `start_saga`."""
+        return await self._run(start_saga, saga, reuse_key_after_end=reuse_key_after_end, schema=self._schema)
+
+    async def save(self, decisions: Sequence[Decision]) -> None:
+        """Five statements at most. The statements check the revisions once more.
+
+        Raises:
+            ConcurrentUpdate: a saga's stored revision is not the loaded one.
+            RuntimeError: a saga is not locked in this transaction.
+        """
+        for decision in decisions:
+            self._check(decision.instance)
+        if decisions:
+            await self._run(self._hot.save, decisions, await self.now())
+
+    async def mark_sent(self, command_ids: Sequence[UUID]) -> None:
+        """One statement."""
+        if command_ids:
+            await self._run(self._hot.mark_sent, command_ids, await self.now())
+
+    async def claim_unsent(self, *, limit: int, grace: timedelta) -> list[SagaCommand]:
+        """One statement, two on SQLite."""
+        return await self._run(self._hot.claim_unsent, await self.now(), limit, grace) if limit > 0 else []
+
+    async def put_off_sends(self, problems: Mapping[UUID, tuple[datetime, str]]) -> None:
+        """One statement."""
+        if problems:
+            await self._run(self._hot.put_off_sends, problems)
+
+    async def make_unanswered_due(self, *, timeout: timedelta) -> int:
+        """One statement."""
+        return await self._run(self._cold.make_unanswered_due, await self.now(), timeout)
+
+    async def add_signals(self, signals: Sequence[NewSignal]) -> None:
+        """One statement."""
+        if signals:
+            await self._run(self._cold.add_signals, signals, await self.now())
+
+    async def pending_signals(self, saga_ids: Sequence[UUID]) -> list[StoredSignal]:
+        """One statement."""
+        return await self._run(self._cold.pending_signals, saga_ids) if saga_ids else []
+
+    async def take_signals(self, signal_ids: Sequence[UUID]) -> None:
+        """One statement."""
+        if signal_ids:
+            await self._run(self._cold.take_signals, signal_ids, await self.now())
+
+    async def fail_signals(self, errors: Mapping[UUID, str]) -> None:
+        """One statement, run for each."""
+        if errors:
+            await self._run(self._cold.fail_signals, errors)
+
+    async def revive_signals(self, saga_ids: Sequence[UUID]) -> None:
+        """One statement."""
+        if saga_ids:
+            await self._run(self._cold.revive_signals, saga_ids)
+
+    async def add_events(self, events: Sequence[ReceivedEvent]) -> list[UUID]:
+        """One statement."""
+        return await self._run(self._cold.add_events, events, await self.now()) if events else []
+
+    async def event_matches(
+        self,
+        *,
+        event_ids: Sequence[UUID] | None = None,
+        saga_ids: Sequence[UUID] | None = None,
+        limit: int = 200,
+    ) -> list[EventMatch]:
+        """One statement."""
+        nothing_asked = (event_ids is not None and not event_ids) or (saga_ids is not None and not saga_ids)
+        if nothing_asked or limit < 1:
+            return []
+        return await self._run(self._cold.event_matches, await self.now(), event_ids, saga_ids, limit)
+
+    async def lock_events(self, event_ids: Sequence[UUID]) -> set[UUID]:
+        """One statement."""
+        return await self._run(self._cold.lock_events, event_ids) if event_ids else set()
+
+    async def consume_events(self, consumers: Mapping[UUID, UUID]) -> None:
+        """One statement, run for each."""
+        if consumers:
+            await self._run(self._cold.consume_events, consumers, await self.now())
+
+    async def add_unmatched(self, messages: Sequence[UnmatchedMessage]) -> None:
+        """Two statements."""
+        if messages:
+            await self._run(self._cold.add_unmatched, messages, await self.now())
+
+    async def add_outgoing(self, messages: Sequence[Outgoing]) -> None:
+        """One statement, into the bus' own table."""
+        if messages:
+            await self._run(write_outgoing, messages, schema=self._schema)
+
+    async def add_audit(self, entries: Sequence[AuditEntry]) -> None:
+        """One statement."""
+        if entries:
+            await self._run(self._cold.add_audit, entries, await self.now())
+
+    def _locked(self, found: tuple[datetime, dict[UUID, SagaInstance]]) -> Locked:
+        now, sagas = found
+        if sagas:
+            self._now = now
+            self._revisions.update((saga.id, saga.revision) for saga in sagas.values())
+        return Locked(now, sagas)
+
+    def _check(self, saga: SagaInstance) -> None:
+        stored = self._revisions.get(saga.id)
+        if stored is None:
+            raise RuntimeError(f"saga {saga.id} is not locked in this transaction. Lock it before saving")
+        if stored != saga.revision:
+            raise ConcurrentUpdate(saga.id, saga.revision, stored)
+        self._revisions[saga.id] = stored + 1
