@@ -102,9 +102,7 @@ class Processing:
                 return handled
 
     def _fault_of(self, error: Exception) -> Fault:
-        if isinstance(error, StillWorking):
-            return Fault.CONFLICT
-        if self._service.sessions is None:
+        if self._service.sessions is None or isinstance(error, StillWorking):
             return Fault.OTHER
         from messaging.sql.faults import fault_of
 

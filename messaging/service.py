@@ -44,7 +44,8 @@ class Service:
         name: also the name of its queue.
         sessions: makes the sessions of the service's own database. With an `async_sessionmaker` handlers
             are coroutine functions (a plain function runs in a thread and may not ask for the session);
-            with a `sessionmaker` they are plain functions, each run in a thread with a `Session`.
+            with a `sessionmaker` they are plain functions, each run in a thread with a `Session`. On
+            PostgreSQL the transaction waits at most 5 s for a lock, unless the handler sets `lock_timeout`.
         max_in_flight: how many messages are handled at a time.
         retry: for events and for commands that nobody waits for, when their handler raises. Other
             commands are answered `retry`, and their sender decides.

@@ -21,6 +21,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from messaging.inbox import Answer, Claim, StillWorking
@@ -29,6 +30,7 @@ from messaging.sql.tables import tables
 KEEP_CLAIMS: Final = timedelta(days=35)
 """Longer than any saga may still send a copy of what it has sent."""
 
+_LOCK_NOT_AVAILABLE: Final = "55P03"
 _COLUMNS: Final = ("service", "idempotency_key", "undone", "claimed_at")
 
 
@@ -81,7 +83,7 @@ class SqlInboxRows:
         """Insert the key, waiting for whoever is inserting it; or read what the earlier claim left.
 
         Raises:
-            StillWorking: the other transaction ended by going back, just now.
+            StillWorking: whoever is inserting it took too long, or ended by going back, just now.
         """
         values = {
             "service": self._service,
@@ -90,7 +92,12 @@ class SqlInboxRows:
             "claimed_at": datetime.now(UTC),
             "wait": self._wait,
         }
-        inserted = cast("CursorResult[Any]", self._connection.execute(self._statements.claim, values))
+        try:
+            inserted = cast("CursorResult[Any]", self._connection.execute(self._statements.claim, values))
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+                raise StillWorking(key) from error
+            raise
         if inserted.rowcount == 1:
             return None
         row = self._connection.execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,12 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import Session, sessionmaker
 
 from messaging import envelope as wire
+from messaging.bus import Bus
 from messaging.context import Context
 from messaging.memory import MemoryTransport
 from messaging.messages import Command, Event, Failure, Reply
+from messaging.outbox import Relay, RelaySettings
 from messaging.service import Service
-from messaging.sql import tables
-from messaging.transport import QueueSpec
+from messaging.sql import SqlOutbox, tables
+from messaging.transport import Binding, QueueSpec
 from tests.conformance.sql_backends import Sessions, dialect_of, sessions
 from tests.unit.messaging.support import decode_body, noticing, running
 
@@ -291,3 +294,54 @@ async def test_tables_may_stand_in_a_schema(postgres_database: str) -> None:
     await engine.dispose()
 
     assert reply.text_header(wire.OUTCOME) == "success"
+
+
+async def test_a_copy_of_an_order_under_way_comes_again_and_is_answered(with_charges: Sessions) -> None:
+    if dialect_of(with_charges) == "sqlite":
+        pytest.skip("one writer at a time: the copy waits in the database")
+    service, started, may_end = Service("payments", sessions=with_charges), asyncio.Event(), asyncio.Event()
+    runs: list[str] = []
+
+    @service.handles(Charge)
+    async def charge(command: Charge, context: Context) -> Charged:
+        runs.append(command.charge)
+        await context.session.execute(text("SET LOCAL lock_timeout = '60s'"))
+        started.set()
+        await may_end.wait()
+        return Charged(charge="first")
+
+    async with running(service) as asking:
+        await asking.send(Charge(charge="c1"), headers=as_order(ACTION))
+        await started.wait()
+        with noticing("messaging.processing", "still being worked on") as put_off:
+            logging.getLogger("messaging.processing").setLevel(logging.INFO)
+            await asking.send(Charge(charge="c2"), headers=as_order(ACTION))
+            await asyncio.wait_for(put_off.wait(), 30)
+        may_end.set()
+        answers = [await asking.reply() for _ in range(2)]
+
+    assert [decode_body(Charged, answer.body).charge for answer in answers] == ["first", "first"]
+    assert runs == ["c1"]
+
+
+async def test_what_a_bus_writes_in_a_transaction_leaves_with_it(with_charges: Sessions) -> None:
+    transport = MemoryTransport()
+    await transport.declare([QueueSpec("payments"), QueueSpec("mailer", (Binding("paid"),))])
+    mailer = await transport.subscribe("mailer", prefetch_messages=10)
+    relay = Relay(SqlOutbox(with_charges), transport, RelaySettings(poll=timedelta(hours=1)))
+    relaying = asyncio.create_task(relay.run())
+    async with Bus(transport, relay=relay) as bus:
+        async with with_charges() as session:
+            await bus.publish(Paid(charge="rolled back"), session=session)
+            await session.rollback()
+        async with with_charges() as session, session.begin():
+            await session.execute(insert(charges).values(charge="c1"))
+            await bus.publish(Paid(charge="c1"), session=session)
+            assert await mailer.backlog() == 0
+        (told,) = await asyncio.wait_for(mailer.take(1), 10)
+    await mailer.ack([told])
+    relay.stop()
+    await relaying
+
+    assert told.envelope.body == b'{"charge":"c1"}'
+    assert await mailer.backlog() == 0
