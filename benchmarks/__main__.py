@@ -1,7 +1,7 @@
 """All contenders, round by round so that a noisy machine hits each alike; medians and ratios.
 
-    make bench                                  # or, with services of one's own:
-    python -m benchmarks --rounds 5 --amqp amqp://... --postgres postgresql://...
+make bench                                  # or, with services of one's own:
+python -m benchmarks --rounds 5 --amqp amqp://... --postgres postgresql://...
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One measured run in a process of its own: a closed loop of sagas; prints one JSON line.
 
-    python -m benchmarks.saga_run embedded --sagas 2000 --in-flight 200
-    python -m benchmarks.saga_run distributed --database postgresql+asyncpg://... --broker amqp://...
+python -m benchmarks.saga_run embedded --sagas 2000 --in-flight 200
+python -m benchmarks.saga_run distributed --database postgresql+asyncpg://... --broker amqp://...
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from benchmarks import three_steps
 from benchmarks.numbers import percentile
 from messaging.settings import MessagingSettings
 from orchestrator import nudge, running
-from orchestrator.client import new_instance
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.sql.connecting import ConnectionSettings, connect
 from orchestrator.sql.migrate import upgrade
 from orchestrator.sql.starting import start_saga_async
+from orchestrator.start import new_instance
 
 _LOOK_EVERY = 0.005
 _GIVE_UP_AFTER = 300.0
@@ -65,10 +65,12 @@ async def participants(options: argparse.Namespace) -> AsyncGenerator[None]:
 
 async def closed_loop(engine: AsyncEngine, sagas: int, in_flight: int) -> float:
     """Start sagas so that this many are open at a time, until all have ended; return the seconds."""
-    begun, started = time.perf_counter(), 0
+    begun, started, ended = time.perf_counter(), 0, 0
     while time.perf_counter() - begun < _GIVE_UP_AFTER:
         async with engine.begin() as connection:
-            ended = (await connection.execute(text("SELECT count(*) FROM saga_instance WHERE ended_at IS NOT NULL"))).scalar_one()
+            ended = (
+                await connection.execute(text("SELECT count(*) FROM saga_instance WHERE ended_at IS NOT NULL"))
+            ).scalar_one()
             room = min(in_flight - (started - ended), sagas - started)
             for number in range(started, started + max(room, 0)):
                 now = datetime.now(UTC)

@@ -18,15 +18,12 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from messaging.codec import encode_body
-from messaging.errors import UnencodableMessage
 from messaging.sql.outbox import after_commit
 from orchestrator import nudge
 from orchestrator.definition import Saga
-from orchestrator.errors import ActionRefused, SagaError, StateUnusable, UnknownSaga
-from orchestrator.ids import new_saga_id
-from orchestrator.instance import SagaInstance, SagaStatus
-from orchestrator.registry import pin_of
+from orchestrator.errors import ActionRefused, SagaError, UnknownSaga
+from orchestrator.instance import SagaStatus
+from orchestrator.start import new_instance
 from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import CancelRequested, RetryRequested
 from orchestrator.sql import client_statements as statements
@@ -59,36 +56,6 @@ class StartedSaga:
 
     id: UUID
     created: bool
-
-
-def new_instance(saga: type[Saga[S]], state: S, key: str | None, trace: str, now: datetime) -> SagaInstance:
-    """A saga that has not begun.
-
-    Raises:
-        StateUnusable: the state is of another type, or cannot be stored; or the key cannot.
-    """
-    if not isinstance(state, saga.state_type):
-        raise StateUnusable(saga.name, f"it is a {type(state).__name__}, not a {saga.state_type.__name__}")
-    if key is not None and (not key or "\x00" in key or len(key) > 255):
-        raise StateUnusable(saga.name, "its key must be 1 to 255 characters without NUL")
-    try:
-        text = encode_body(state).decode()
-    except UnencodableMessage as error:
-        raise StateUnusable(saga.name, str(error)) from error
-    deadline = None if saga.deadline is None else now + saga.deadline
-    return SagaInstance(
-        new_saga_id(),
-        pin_of(saga),
-        SagaStatus.RUNNING,
-        text,
-        revision=0,
-        started_at=now,
-        updated_at=now,
-        wake_at=now,
-        business_key=key,
-        deadline=deadline,
-        trace=trace,
-    )
 
 
 class SagaClient:

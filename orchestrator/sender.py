@@ -71,14 +71,19 @@ class Sender:
         """Publish for ever; cancel to end. No outcome of a publish ends it."""
         while True:
             await self._filled.wait()
-            commands = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
+            await self.publish_batch()
+
+    async def publish_batch(self) -> None:
+        """Publish a batch of what was handed over, and note what became of each."""
+        commands = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
+        if commands:
             await self._publish(commands)
-            self._in_hand.difference_update(command.record.command_id for command in commands)
-            if len(self._queue) < self._backlog:
-                self._room.set()
-            if not self._queue:
-                self._filled.clear()
-                self._idle.set()
+        self._in_hand.difference_update(command.record.command_id for command in commands)
+        if len(self._queue) < self._backlog:
+            self._room.set()
+        if not self._queue:
+            self._filled.clear()
+            self._idle.set()
 
     async def drained(self, timeout: timedelta) -> bool:
         """Wait until everything handed over has an outcome; False if that took longer."""
