@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import logging
-import subprocess
 import sys
 import tempfile
 import time
@@ -53,14 +52,14 @@ def arguments() -> argparse.Namespace:
 async def participants(options: argparse.Namespace) -> AsyncGenerator[None]:
     """The three services in a process of their own, when there is a broker between."""
     command = [sys.executable, "-m", "benchmarks.participants", options.broker, options.prefix]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout is not None
-        await asyncio.to_thread(process.stdout.readline)
+        await process.stdout.readline()
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        await asyncio.wait_for(process.wait(), 30)
 
 
 async def closed_loop(engine: AsyncEngine, sagas: int, in_flight: int) -> float:

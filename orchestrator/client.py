@@ -23,11 +23,11 @@ from orchestrator import nudge
 from orchestrator.definition import Saga
 from orchestrator.errors import ActionRefused, SagaError, UnknownSaga
 from orchestrator.instance import SagaStatus
-from orchestrator.start import new_instance
 from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import CancelRequested, RetryRequested
 from orchestrator.sql import client_statements as statements
 from orchestrator.sql.starting import start_saga
+from orchestrator.start import new_instance
 from orchestrator.status import SagaFilter, SagaRow, SagaStatusReader
 
 S = TypeVar("S", bound=BaseModel)

@@ -17,17 +17,29 @@ from messaging.transport import Delivery, Subscription
 
 logger = logging.getLogger(__name__)
 
+_EMPTY_LOOKS = 2
+
 
 class Intake:
-    """One queue's deliveries in batches. `wake` is set whenever something is ready."""
+    """One queue's deliveries in batches.
 
-    def __init__(self, subscription: Subscription, wake: asyncio.Event, *, catch_up_limit: timedelta) -> None:
-        self.subscription, self._wake = subscription, wake
+    Args:
+        subscription: where they come from.
+        wake: set whenever something is ready.
+        prefetch: how many deliveries may be on their way here, which no count of the broker's shows.
+        catch_up_limit: how long deadlines wait at most.
+    """
+
+    def __init__(
+        self, subscription: Subscription, wake: asyncio.Event, *, prefetch: int, catch_up_limit: timedelta
+    ) -> None:
+        self.subscription, self._wake, self._prefetch = subscription, wake, prefetch
         self._limit = catch_up_limit.total_seconds()
         self._ready: list[Delivery] = []
         self._taken = asyncio.Event()
         self._epoch = -1
         self._ahead: int | None = None
+        self._looked_empty = 0
         self._behind_since = time.monotonic()
 
     async def pump(self, batch: int) -> None:
@@ -54,6 +66,7 @@ class Intake:
     async def handled(self, deliveries: Sequence[Delivery]) -> None:
         """Settle what is committed."""
         await self.subscription.ack(deliveries)
+        self._looked_empty = 0
         if self._ahead is not None:
             self._ahead -= len(deliveries)
 
@@ -65,6 +78,7 @@ class Intake:
         """Whether answers that were ready when we (re)connected have been handled."""
         if self._epoch != self.subscription.epoch:
             self._epoch, self._ahead, self._behind_since = self.subscription.epoch, None, time.monotonic()
+            self._looked_empty = 0
         if self._ahead is not None and self._ahead <= 0:
             return True
         if time.monotonic() - self._behind_since > self._limit:
@@ -79,8 +93,12 @@ class Intake:
         except TransportError:
             return False
         if self._ahead is None:
-            self._ahead = backlog
-        return backlog == 0 or self._ahead <= 0
+            self._ahead = backlog + self._prefetch
+        # What the broker has just pushed is neither ready there nor arrived here: one look is not enough.
+        self._looked_empty = 0 if backlog else self._looked_empty + 1
+        if self._looked_empty >= _EMPTY_LOOKS:
+            self._ahead = 0
+        return self._ahead <= 0
 
     @property
     def _queue(self) -> str:

@@ -130,8 +130,9 @@ class OrchestratorService:
             logger.info("%d commands were unanswered when the last process ended; they are sent again", due)
 
     async def _intake(self, queue: str, wake: asyncio.Event) -> Intake:
-        subscription = await self._transport.subscribe(queue, prefetch_messages=self._settings.prefetch_messages)
-        return Intake(subscription, wake, catch_up_limit=self._settings.seconds("catch_up_limit"))
+        prefetch = self._settings.prefetch_messages
+        subscription = await self._transport.subscribe(queue, prefetch_messages=prefetch)
+        return Intake(subscription, wake, prefetch=prefetch, catch_up_limit=self._settings.seconds("catch_up_limit"))
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
