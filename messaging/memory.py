@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from messaging.envelope import Destination, Envelope
-from messaging.errors import MessageTooLarge, NotConfirmed, PublishError, TransportError, Unroutable
+from messaging.errors import MessageTooLarge, NotConfirmed, PublishError, TopologyMismatch, TransportError, Unroutable
 from messaging.transport import (
     DEAD_LETTER_DETAIL,
     DEAD_LETTER_QUEUE,
@@ -65,9 +65,19 @@ class MemoryTransport:
             queue.resume()
 
     async def declare(self, queues: Sequence[QueueSpec]) -> None:
-        """Create what is missing, with a queue for dead letters beside each."""
+        """Create what is missing, with a queue for dead letters beside each.
+
+        Raises:
+            TopologyMismatch: a queue has another owner.
+        """
         for spec in queues:
             queue = self._queue(spec.name)
+            if spec.owner and queue.owner not in ("", spec.owner):
+                raise TopologyMismatch(
+                    f"queue {spec.name!r} belongs to {queue.owner}, not to {spec.owner}. Two systems must not take "
+                    "each other's messages: give this one a transport of its own."
+                )
+            queue.owner = spec.owner or queue.owner
             queue.delivery_limit = spec.delivery_limit
             queue.dead = self._queue(dead_letter_queue(spec.name))
             for binding in spec.bindings:
@@ -286,6 +296,7 @@ class _Queue:
     ready: deque[_Entry] = field(default_factory=deque[_Entry])
     subscriptions: list[MemorySubscription] = field(default_factory=list[MemorySubscription])
     delivery_limit: int = 20
+    owner: str = ""
     dead: _Queue | None = None
     _waiting: list[asyncio.Future[None]] = field(default_factory=list[asyncio.Future[None]])
     _put_off: dict[_Entry, tuple[float, asyncio.TimerHandle]] = field(

@@ -136,7 +136,11 @@ class Subscription(Protocol):
         ...
 
     async def backlog(self) -> int:
-        """How many messages are ready in the broker or in the buffer and not yet taken."""
+        """How many messages are ready in the broker or in the buffer and not yet taken.
+
+        Raises:
+            TransportError: the broker is away.
+        """
         ...
 
     async def close(self) -> None:

@@ -48,6 +48,7 @@ class Publisher:
         self._line: Line | None = None
         self._task: asyncio.Task[None] | None = None
         self._turn = asyncio.Event()
+        self._unanswered_probes = 0
 
     async def publish(self, messages: Sequence[Outgoing], timeout: timedelta) -> list[PublishError | None]:
         """Publish all and return one outcome each, in order, within `timeout`."""
@@ -209,13 +210,22 @@ class Publisher:
             await asyncio.sleep(backoff.next())
 
     async def _opened(self, session: Session) -> Line:
-        if session.tap is not None:
+        if session.tap is not None and self._link.tapped:
             try:
                 return await FastLine.opened(session)
             except NotAsExpected as problem:
-                log.warning("publishing message by message, which is slower: %s", problem)
-                self._link.tapped = False
+                self._give_up_speed(str(problem))
+            except TimeoutError:
+                # Once may be the network's fault.
+                self._unanswered_probes += 1
+                if self._unanswered_probes < 2:
+                    raise
+                self._give_up_speed("messages to nowhere are neither returned nor confirmed")
         return await PlainLine.opened(session)
+
+    def _give_up_speed(self, problem: str) -> None:
+        log.warning("publishing message by message, which is slower: %s", problem)
+        self._link.tapped = False
 
     def _tell(self) -> None:
         self._turn.set()

@@ -97,6 +97,11 @@ class RabbitSubscription:
         """Rises with every channel: what was unsettled before comes again."""
         return self._epoch
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to be closed."""
+        return self._closed and (self._consumer is None or self._consumer.lost.done())
+
     async def start(self, patience: timedelta) -> None:
         """Begin to consume.
 

@@ -214,8 +214,9 @@ class Topology:
                 )
         except TopologyMismatch as problem:
             raise TopologyMismatch(
-                f"queue {queue!r} belongs to another owner than {owner}: exchange '{queue}.owner' says so. Two systems, "
-                "or a restored copy of one, must not take each other's messages: give this one a prefix of its own. "
+                f"queue {queue!r} belongs to another owner than {owner}: exchange '{queue}.owner' says so. "
+                "Two systems, or a restored copy of one, must not take each other's messages: "
+                "give this one a prefix of its own. "
                 f"If the other owner is gone for good, delete exchange '{queue}.owner'."
             ) from problem
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from messaging.errors import PublishError, TransportError
+from messaging.errors import NotConfirmed, PublishError, TransportError
 from messaging.rabbitmq.connection import CLOSE_SECONDS, Broker, Link
 from messaging.rabbitmq.publisher import Publisher
 from messaging.rabbitmq.subscription import RabbitSubscription
@@ -113,6 +113,11 @@ class RabbitTransport:
 
     async def publish(self, messages: Sequence[Outgoing], *, timeout: timedelta) -> list[PublishError | None]:
         """Publish all, pipelined."""
+        if self._closed:
+            return [
+                NotConfirmed(outgoing.envelope.message_id, str(outgoing.destination), "the transport is closed")
+                for outgoing in messages
+            ]
         return await self._opened().publisher.publish(messages, timeout)
 
     async def subscribe(self, queue: str, *, prefetch_messages: int) -> RabbitSubscription:
@@ -130,6 +135,7 @@ class RabbitTransport:
             publisher=parts.publisher,
         )
         await subscription.start(self._patience)
+        self._subscriptions = [known for known in self._subscriptions if not known.ended]
         self._subscriptions.append(subscription)
         return subscription
 

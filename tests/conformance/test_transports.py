@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from messaging.envelope import Destination, Envelope, to_queue, to_reply, to_subscribers
-from messaging.errors import MessageTooLarge, NotConfirmed, TransportError, Unroutable
+from messaging.errors import MessageTooLarge, NotConfirmed, TopologyMismatch, TransportError, Unroutable
 from messaging.transport import (
     DEAD_LETTER_DETAIL,
     DEAD_LETTER_QUEUE,
@@ -83,6 +83,13 @@ async def test_declaring_twice_is_declaring_once(backend: TransportBackend) -> N
     await send(backend.transport, a_message(b"once"), to=to_subscribers("orders.paid"))
     await send(backend.transport, a_message(b"end"), to="orders")
     assert bodies(await take(subscription, 2)) == [b"once", b"end"]
+
+
+async def test_a_queue_that_has_another_owner_is_not_declared(backend: TransportBackend) -> None:
+    await backend.declare("replies", owner="installation-1")
+    await backend.declare("replies", owner="installation-1")
+    with pytest.raises(TopologyMismatch, match=r"replies.*installation-2"):
+        await backend.declare("replies", owner="installation-2")
 
 
 async def test_every_property_makes_the_round_trip(backend: TransportBackend) -> None:
@@ -512,3 +519,5 @@ async def test_consuming_an_undeclared_queue_is_refused(backend: TransportBacken
 async def test_closing_twice_is_closing_once(backend: TransportBackend) -> None:
     await backend.transport.close()
     await backend.transport.close()
+    (outcome,) = await send(backend.transport, a_message(), to="orders")
+    assert isinstance(outcome, NotConfirmed)

@@ -30,9 +30,11 @@ class TransportBackend(ABC):
     async def restarted(self) -> Transport:
         """Close the transport as a process that ends, and return it as the next process sees it."""
 
-    async def declare(self, *names: str, bindings: Sequence[Binding] = (), delivery_limit: int = 20) -> None:
+    async def declare(
+        self, *names: str, bindings: Sequence[Binding] = (), delivery_limit: int = 20, owner: str = ""
+    ) -> None:
         """Declare queues."""
-        specs = [QueueSpec(name, tuple(bindings), delivery_limit) for name in names]
+        specs = [QueueSpec(name, tuple(bindings), delivery_limit, owner) for name in names]
         await self.transport.declare(specs)
 
     async def close(self) -> None:
@@ -73,12 +75,16 @@ class RabbitBackend(TransportBackend):
         await self.transport.open()
         return self.transport
 
-    async def declare(self, *names: str, bindings: Sequence[Binding] = (), delivery_limit: int = 20) -> None:
+    async def declare(
+        self, *names: str, bindings: Sequence[Binding] = (), delivery_limit: int = 20, owner: str = ""
+    ) -> None:
         for name in names:
             remove_afterwards(self._broker, self._prefix + name)
+            if owner:
+                self._broker.exchange(f"{self._prefix}{name}.owner")
         for binding in bindings:
             self._broker.exchange(self._prefix + binding.exchange)
-        await super().declare(*names, bindings=bindings, delivery_limit=delivery_limit)
+        await super().declare(*names, bindings=bindings, delivery_limit=delivery_limit, owner=owner)
 
 
 def remove_afterwards(broker: Broker, queue: str) -> None:
