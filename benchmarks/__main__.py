@@ -61,19 +61,24 @@ async def delete_queues(amqp: str, prefix: str) -> None:
             await channel.exchange_delete(f"{prefix}{name}")
 
 
+def on_clean_services(options: argparse.Namespace, name: str) -> dict[str, float]:
+    """One run on an empty database and queues of its own."""
+    prefix = f"bench-{uuid4().hex[:8]}."
+    try:
+        with fresh_database(options.postgres) as database:
+            return one_run(contenders(options, database, prefix)[name])
+    finally:
+        asyncio.run(delete_queues(options.amqp, prefix))
+
+
 def run_all(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """Round after round, each contender once a round, each on an empty database."""
     results: dict[str, list[dict[str, float]]] = {}
     for number in range(1, options.rounds + 1):
-        prefix = f"bench-{uuid4().hex[:8]}."
-        try:
-            for name in contenders(options, "", prefix):
-                with fresh_database(options.postgres) as database:
-                    result = one_run(contenders(options, database, prefix)[name])
-                results.setdefault(name, []).append(result)
-                print(f"round {number}/{options.rounds}  {name:40} {result}", file=sys.stderr, flush=True)
-        finally:
-            asyncio.run(delete_queues(options.amqp, prefix))
+        for name in contenders(options, "", ""):
+            result = on_clean_services(options, name)
+            results.setdefault(name, []).append(result)
+            print(f"round {number}/{options.rounds}  {name:40} {result}", file=sys.stderr, flush=True)
     return results
 
 
