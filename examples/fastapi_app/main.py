@@ -61,7 +61,7 @@ class Accepted(BaseModel):
 
 class Progress(BaseModel):
     status: str
-    step: str
+    step: str | None
     refusal: str
 
 
