@@ -1,0 +1,144 @@
+"""Whatever comes in whatever order, the rules hold and every saga ends."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from messaging.messages import Command, Event, Reply
+from orchestrator import Parallel, Retry, Saga, Sequence, Step, WaitForEvent
+from tests.unit.orchestrator.walk import Walk
+
+MINUTE = timedelta(minutes=1)
+TWICE = Retry(max_attempts=2, backoff=timedelta(seconds=5))
+
+
+class State(BaseModel):
+    replies: int = 0
+
+
+class Ok(Reply):
+    pass
+
+
+class Do(Command[Ok]):
+    step: str
+
+
+class Undo(Command[Ok]):
+    step: str
+
+
+class Told(Event):
+    pass
+
+
+class Forward(Step[State, Ok]):
+    participant = "anybody"
+    retry = TWICE
+    compensation_retry = TWICE
+    nothing_to_undo = True
+
+    def command(self, state: State) -> Do:
+        return Do(step=self.name)
+
+    def on_reply(self, state: State, reply: Ok) -> None:
+        state.replies += 1
+
+
+class Undoable(Forward):
+    nothing_to_undo = False
+
+    def compensation(self, state: State) -> Undo:
+        return Undo(step=self.name)
+
+
+class Seldom(Undoable):
+    def when(self, state: State) -> bool:
+        return state.replies % 2 == 0
+
+
+class Wait(WaitForEvent[State, Told]):
+    timeout = 3 * MINUTE
+
+
+def a(name: str, base: Any = Undoable, **settings: Any) -> Any:
+    """An instance of a step with this name."""
+    return type(name, (base,), settings)()
+
+
+class InSequence(Saga[State]):
+    steps = (a("A"), a("B"), a("C", Seldom), a("D", Forward), a("E"))
+
+
+class InGroups(Saga[State]):
+    steps = (
+        a("A"),
+        Parallel(Sequence(a("B"), a("C")), Sequence(a("D", Seldom), Parallel(a("E"), a("F"))), a("G")),
+        a("H"),
+    )
+
+
+class WithWaits(Saga[State]):
+    steps = (
+        a("A"),
+        Parallel(a("W1", Wait), Sequence(a("B"), a("W2", Wait, on_timeout="continue"))),
+        a("W3", Wait, timeout=None),
+        a("W4", Wait, on_timeout="block"),
+        a("C"),
+    )
+    deadline = 60 * MINUTE
+
+
+class WithPivot(Saga[State]):
+    steps = (
+        a("A"),
+        Parallel(a("B"), a("C")),
+        a("P", Forward, pivot=True),
+        Parallel(a("R1", Forward, retriable=True), Sequence(a("R2", Forward, retriable=True), a("W", Wait))),
+        a("R3", Forward, retriable=True),
+    )
+    deadline = 10 * MINUTE
+
+
+class ContinuingOthers(Saga[State]):
+    steps = (a("A"), Parallel(Sequence(a("B"), a("C")), a("D")), a("E"))
+    on_compensation_failure = "continue_others"
+
+
+class Blocking(Saga[State]):
+    steps = (
+        Parallel(a("A", on_exhausted="block"), Sequence(a("B", on_exhausted="block"), a("C"))),
+        Parallel(a("D", participant_dedupes=False), a("E", on_exhausted="block", participant_dedupes=False)),
+    )
+
+
+SHAPES = [InSequence, InGroups, WithWaits, WithPivot, ContinuingOthers, Blocking]
+EACH = 1700
+WALKS = st.binary(min_size=8, max_size=48)
+
+
+def walk(shape: type[Saga[State]], choices: bytes) -> Walk:
+    walked = Walk(shape(), "{}")
+    walked.go(choices)
+    return walked
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@settings(max_examples=EACH, deadline=None, suppress_health_check=list(HealthCheck))
+@given(choices=WALKS)
+def test_whatever_comes_in_whatever_order_the_rules_hold(shape: type[Saga[State]], choices: bytes) -> None:
+    walk(shape, choices)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("shape", SHAPES)
+@settings(max_examples=10 * EACH, deadline=None, suppress_health_check=list(HealthCheck))
+@given(choices=st.binary(min_size=8, max_size=160))
+def test_on_longer_walks_too(shape: type[Saga[State]], choices: bytes) -> None:
+    walk(shape, choices)

@@ -1,0 +1,308 @@
+"""Random walks through a saga: whatever may come, in any order, with the rules checked after each decision.
+
+Here stand the engine, the store, the broker, the participants and the operators, each in a few lines, and
+each free to do at any moment whatever the real one may do. Which one acts, and how, is read off bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from messaging.envelope import ACCEPTED, FAILURE, RETRY, SUCCESS
+from orchestrator import Saga, SagaStatus
+from orchestrator.instance import Direction, Pin, SagaInstance, StepKey, StepRecord, StepStatus
+from orchestrator.plan import Branch, LeafPlan
+from orchestrator.signals import (
+    CancelRequested,
+    CodeFailed,
+    DeadlinePassed,
+    Decision,
+    EventMatched,
+    Incoming,
+    ReplyReceived,
+    RetryRequested,
+)
+from orchestrator.transitions import TRANSITIONS, decide
+
+GRACE = timedelta(seconds=30)
+START = datetime(2030, 1, 1, tzinfo=UTC)
+HAPPENED = (StepStatus.SUCCEEDED, StepStatus.UNKNOWN)
+STEPS_OF_A_DRIVE = 400
+
+
+def _reachable() -> dict[SagaStatus, set[SagaStatus]]:
+    """What one decision may end at: any number of transitions."""
+    reached = {status: {status} for status in SagaStatus}
+    for _ in SagaStatus:
+        for found in reached.values():
+            found |= {after for status in found for after in TRANSITIONS[status]}
+    return reached
+
+
+REACHABLE = _reachable()
+
+
+class Walk:
+    """One saga on one random walk."""
+
+    def __init__(self, saga: Saga[Any], state: str) -> None:
+        self.saga, self.plan, self.now = saga, saga.plan, START
+        pin = Pin(saga.name, 1, saga.plan.fingerprint)
+        deadline = START + saga.deadline if saga.deadline else None
+        self.instance = SagaInstance(
+            UUID(int=1), pin, SagaStatus.RUNNING, state, 0, START, START, START, deadline=deadline
+        )
+        self.handed: dict[StepKey, dict[int, int]] = {}
+        """Attempts that were given to the broker, with their rounds: participants may answer these."""
+        self.refusals: set[StepKey] = set()
+        self.ids: dict[UUID, tuple[StepKey, int, int]] = {}
+        self.decisions = 0
+        self._pending: Decision | None = None
+
+    # -- the walk
+
+    def go(self, choices: bytes) -> None:
+        """Let each byte decide what happens next, then let everything answer until the saga ends."""
+        self.tell(DeadlinePassed())
+        for choice in choices:
+            ACTS[choice % len(ACTS)](self, choice // len(ACTS))
+        self.save()
+        self.drive_on()
+
+    def drive_on(self) -> None:
+        """With participants that answer at last, and operators that retry, every saga ends."""
+        for _ in range(STEPS_OF_A_DRIVE):
+            if self.instance.status.terminal:
+                return
+            if self.instance.status is SagaStatus.BLOCKED:
+                self.tell(RetryRequested("mended"))
+                assert self._last.accepted
+            self.save()
+            self.sweep(0)
+            for record in list(self.instance.steps.values()):
+                if record.status.open:
+                    self._answer_at_last(record)
+            if not self.instance.status.terminal:
+                self.pass_time(0)
+        raise AssertionError(f"it neither ends nor blocks: {self.instance}")
+
+    def _answer_at_last(self, record: StepRecord) -> None:
+        if record.status is StepStatus.WAITING:
+            self.tell(EventMatched(record.key, UUID(int=9), "{}", self.now))
+        elif record.attempt in self.handed.get(record.key, {}):
+            self.tell(ReplyReceived(record.key, record.round, record.attempt, SUCCESS, "{}"))
+        self.save()
+
+    # -- what may happen
+
+    def reply(self, how: int) -> None:
+        """Some participant answers some attempt that reached it, not for the first time maybe."""
+        if attempts := [(key, a) for key, sent in self.handed.items() for a in sent]:
+            key, attempt = attempts[-1 - how % min(len(attempts), 4)]
+            outcome = (SUCCESS, SUCCESS, FAILURE, RETRY, ACCEPTED)[how % 5]
+            if outcome == FAILURE:
+                self.refusals.add(key)
+            self.tell(ReplyReceived(key, self.handed[key][attempt], attempt, outcome, "{}", "busy"))
+
+    def succeed(self, how: int) -> None:
+        """The participant of an open command does what it is told."""
+        if records := [r for r in self.instance.steps.values() if r.attempt in self.handed.get(r.key, ())]:
+            record = records[-1 - how % len(records)]
+            self.tell(ReplyReceived(record.key, record.round, record.attempt, SUCCESS, "{}"))
+
+    def event(self, how: int) -> None:
+        """An event comes for some wait, wherever that is by now."""
+        if waits := list(self.plan.waits()):
+            key = StepKey(waits[how % len(waits)].name)
+            self.tell(EventMatched(key, UUID(int=how), "{}", self.now))
+
+    def pass_time(self, how: int) -> None:
+        """Time passes to the next instant at which something is due, or a little less or more."""
+        self.save()
+        sends = [r.send_after for r in self.instance.steps.values()]
+        due = min((i for i in (*sends, self.instance.wake_at) if i is not None), default=self.now)
+        by = (timedelta(0), timedelta(seconds=-1), timedelta(hours=1))[how % 3]
+        self.now = max(self.now, due + by)
+        self.sweep(how)
+        self.tell(DeadlinePassed())
+
+    def sweep(self, how: int) -> None:
+        """Commands that are due are claimed and handed to the broker."""
+        self.save()
+        for record in list(self.instance.steps.values()):
+            if record.send_after is not None and record.send_after <= self.now:
+                self._write(replace(record, send_after=self.now + GRACE, send_attempts=record.send_attempts + 1))
+
+    def confirm(self, how: int) -> None:
+        """The broker confirms what it was handed."""
+        self.save()
+        for record in list(self.instance.steps.values()):
+            if record.send_after is not None and record.send_attempts:
+                self._write(replace(record, send_after=None, sent_at=self.now))
+
+    def cancel(self, how: int) -> None:
+        """An operator cancels; seldom, or nothing else would be seen."""
+        if how % 4 == 0:
+            self.tell(CancelRequested("no longer wanted"))
+
+    def retry(self, how: int) -> None:
+        """An operator retries whatever blocks."""
+        self.tell(RetryRequested("mended"))
+
+    def code_fails(self, how: int) -> None:
+        """A hook raises; seldom."""
+        if how % 4 == 0:
+            self.tell(CodeFailed("", "KeyError"))
+
+    # -- the engine and the store
+
+    def tell(self, incoming: Incoming) -> None:
+        """Decide one signal on what was decided before in this batch, and check it."""
+        before = self.instance
+        untouched = replace(before, steps=dict(before.steps))
+        decision = decide(self.saga, before, incoming, now=self.now)
+        self.decisions += 1
+        assert before == untouched, "the caller's instance was touched"
+        if self.decisions % 4 == 0:
+            assert decide(self.saga, before, incoming, now=self.now) == decision, "not the same again"
+        self._check(before, decision)
+        self._last, self.instance = decision, decision.instance
+        self._pending = decision if self._pending is None else self._pending.then(decision)
+
+    def save(self) -> None:
+        """Write the batch: publish what has its body at hand, and load it again without."""
+        decision, self._pending = self._pending, None
+        if decision is None:
+            return
+        assert not set(decision.added) & set(decision.changed)
+        steps = {key: replace(record, body=None, reply=None) for key, record in decision.steps.items()}
+        self.instance = replace(decision.instance, steps=steps, revision=self.instance.revision + 1)
+        for key in (*decision.added, *decision.changed):
+            record = decision.steps[key]
+            if record.body is not None and record.send_after is not None and record.send_after <= self.now:
+                self._write(replace(steps[key], send_after=self.now + GRACE, send_attempts=1))
+
+    def _write(self, record: StepRecord) -> None:
+        assert not self.instance.status.terminal, "something is sent after the end"
+        if record.send_attempts:
+            self.handed.setdefault(record.key, {})[record.attempt] = record.round
+        self.instance = replace(self.instance, steps={**self.instance.steps, record.key: record})
+
+    # -- the rules
+
+    def _check(self, before: SagaInstance, decision: Decision) -> None:
+        after = decision.instance
+        resting = after.status.terminal or after.status is SagaStatus.BLOCKED
+        assert (after.wake_at is None) == resting, "wake_at"
+        assert after.status in REACHABLE[before.status], f"{before.status} -> {after.status}"
+        assert (after.status is SagaStatus.BLOCKED) == (after.blocked_reason is not None)
+        assert before.first_cause is None or after.first_cause == before.first_cause
+        if not decision.accepted:
+            assert (after.steps, after.state, after.status) == (before.steps, before.state, before.status)
+        for key in (*decision.added, *decision.changed):
+            self._check_row(before.steps.get(key), after.steps[key])
+        goes_back = SagaStatus.COMPENSATING in (after.status, after.blocked_from)
+        if goes_back or after.status is SagaStatus.COMPENSATED:
+            assert after.first_cause is not None
+            self._check_going_back(before, after, decision)
+        else:
+            assert all(key.direction is Direction.ACTION for key in after.steps), "undone while going forward"
+        if after.status.terminal:
+            self._check_end(after)
+
+    def _check_row(self, before: StepRecord | None, after: StepRecord) -> None:
+        if before is not None:
+            assert (after.seq, after.key, after.started_at) == (before.seq, before.key, before.started_at)
+            assert after.attempt - before.attempt in (0, 1), "attempts rise one by one"
+            assert after.round - before.round in (0, 1), "rounds rise one by one"
+            assert after.attempt > before.attempt or after.round == before.round
+        if after.command_id is not None:
+            attempt = (after.key, after.round, after.attempt)
+            assert self.ids.setdefault(after.command_id, attempt) == attempt, "one id for two attempts"
+            assert before is None or (before.attempt == after.attempt) == (before.command_id == after.command_id)
+        assert after.status is StepStatus.OUTSTANDING or after.send_after is None, "sends what is over"
+
+    def _check_going_back(self, before: SagaInstance, after: SagaInstance, decision: Decision) -> None:
+        pivot = after.steps.get(StepKey(self.plan.pivot))
+        assert pivot is None or pivot.status is StepStatus.REFUSED, "turned back after the pivot"
+        actions_open = [k for k, r in after.steps.items() if k.direction is Direction.ACTION and r.status.open]
+        undos = [key for key in after.steps if key.direction is Direction.COMPENSATION]
+        assert not (actions_open and undos), "an undo while an action is open"
+        if before.first_cause is not None:
+            for key in (*decision.added, *decision.changed):
+                new = before.steps.get(key)
+                forward = key.direction is Direction.ACTION
+                assert not forward or (new is not None and new.attempt == after.steps[key].attempt), "new action"
+        for key in decision.added:
+            if key.direction is Direction.COMPENSATION:
+                assert after.steps[StepKey(key.step)].status in HAPPENED, "undone though it did not happen"
+        self._check_order(after, self.plan.root)
+
+    def _check_order(self, after: SagaInstance, part: Branch | LeafPlan) -> None:
+        """In a sequence an undo begins only when all that came later is undone."""
+        if not isinstance(part, Branch):
+            return
+        patient = self.saga.on_compensation_failure == "continue_others"
+        begun = False
+        for inner in part.parts:
+            self._check_order(after, inner)
+            rows = [after.steps.get(StepKey(name)) for name in names_of(inner)]
+            undos = [after.steps.get(StepKey(name, Direction.COMPENSATION)) for name in names_of(inner)]
+            if begun and not part.together:
+                for row, undo in zip(rows, undos, strict=True):
+                    needed = row is not None and row.status in HAPPENED and self._undoable(row.key.step)
+                    done = undo is not None and (undo.status is StepStatus.SUCCEEDED or (patient and undo.attempt > 1))
+                    assert done or not needed, "undone out of order"
+            begun = begun or any(undo is not None for undo in undos)
+
+    def _undoable(self, step: str) -> bool:
+        return bool(getattr(self.plan.leaves[step], "compensations", ()))
+
+    def _check_end(self, after: SagaInstance) -> None:
+        assert not any(record.status.open or record.send_after for record in after.steps.values())
+        assert after.current_step == ""
+        assert after.ended_at is not None
+        if after.status is SagaStatus.COMPLETED:
+            assert set(after.steps) == {StepKey(name) for name in self.plan.leaves}
+            return
+        for step in self.plan.leaves:
+            self._check_undone(after, step)
+
+    def _check_undone(self, after: SagaInstance, step: str) -> None:
+        """Exactly what happened, or may have, is undone; told by what reached participants and came back."""
+        action = after.steps.get(StepKey(step))
+        undo = after.steps.get(StepKey(step, Direction.COMPENSATION))
+        reached = StepKey(step) in self.handed
+        refused = action is not None and action.status is StepStatus.REFUSED
+        assert not refused or StepKey(step) in self.refusals, "refused without a refusal"
+        assert (undo is not None) == (reached and not refused and self._undoable(step)), f"undo of {step}"
+        assert undo is None or undo.status is StepStatus.SUCCEEDED, "an undo is outstanding or failed"
+
+
+def names_of(part: Branch | LeafPlan) -> Iterator[str]:
+    """The steps of a part."""
+    if isinstance(part, Branch):
+        for inner in part.parts:
+            yield from names_of(inner)
+    else:
+        yield part.name
+
+
+ACTS: tuple[Callable[[Walk, int], None], ...] = (
+    Walk.succeed,
+    Walk.reply,
+    Walk.pass_time,
+    Walk.confirm,
+    Walk.succeed,
+    Walk.reply,
+    Walk.pass_time,
+    Walk.event,
+    Walk.sweep,
+    Walk.cancel,
+    Walk.retry,
+    Walk.code_fails,
+)
