@@ -116,14 +116,12 @@ def _reply_type_of(cls: type[Command[Any]]) -> type[Reply] | None:
     return None
 
 
-def _checked_failures(
-    cls: type[Command[Any]], failures: tuple[type[Failure], ...]
-) -> tuple[type[Failure], ...]:
-    codes: set[str] = set()
+def _checked_failures(cls: type[Command[Any]], failures: tuple[object, ...]) -> tuple[type[Failure], ...]:
+    by_code: dict[str, type[Failure]] = {}
     for failure in failures:
         if not (isinstance(failure, type) and issubclass(failure, Failure)):
             raise MessageDefinitionError(cls, f"names {failure!r} as a failure. Name subclasses of Failure")
-        if failure.wire_name in codes:
+        if failure.wire_name in by_code:
             raise MessageDefinitionError(cls, f"has two failures with the error code {failure.wire_name!r}")
-        codes.add(failure.wire_name)
-    return failures
+        by_code[failure.wire_name] = failure
+    return tuple(by_code.values())
