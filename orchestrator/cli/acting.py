@@ -1,0 +1,89 @@
+"""`saga cancel` and `saga retry`: ask the engine, and wait for its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from orchestrator.cli import exits, options, output
+from orchestrator.cli.exits import CommandError
+from orchestrator.cli.report import reported
+
+if TYPE_CHECKING:
+    from orchestrator.client import SagaClient
+    from orchestrator.settings import OrchestratorSettings
+    from orchestrator.status import SagaRow
+
+
+@reported
+def cancel(
+    saga_id: options.SagaId,
+    *,
+    reason: options.Reason,
+    database_url: options.DatabaseUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Have a saga undone. Refused once its pivot is out or passed, and after its end (exit code 4)."""
+
+    async def ask(client: SagaClient) -> None:
+        await client.cancel(saga_id, reason=reason, by=_who())
+
+    _act(saga_id, ask, database_url, as_json)
+
+
+@reported
+def retry(
+    saga_id: options.SagaId,
+    *,
+    reason: options.Reason,
+    step: Annotated[
+        str,
+        typer.Option("--step", "-s", metavar="STEP", help="Which step, if you want to be sure.", show_default=False),
+    ] = "",
+    database_url: options.DatabaseUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Have a blocked saga try again. Refused when it is not blocked, or at another step (exit code 4)."""
+
+    async def ask(client: SagaClient) -> None:
+        await client.retry(saga_id, reason=reason, step=step, by=_who())
+
+    _act(saga_id, ask, database_url, as_json)
+
+
+def _act(saga_id: UUID, ask: Callable[[SagaClient], Awaitable[None]], database_url: str | None, as_json: bool) -> None:
+    from orchestrator.cli.config import orchestrator_settings
+    from orchestrator.cli.describe import how_it_stands
+
+    row = asyncio.run(_asked(orchestrator_settings(database_url), saga_id, ask))
+    if as_json:
+        output.print_json(row)
+    else:
+        typer.echo(f"Accepted: {how_it_stands(row)}")
+
+
+async def _asked(
+    settings: OrchestratorSettings, saga_id: UUID, ask: Callable[[SagaClient], Awaitable[None]]
+) -> SagaRow:
+    from orchestrator.cli.database import opened
+    from orchestrator.client import SagaClient
+
+    async with opened(settings) as engine:
+        client = SagaClient(engine, schema=settings.database_schema)
+        try:
+            await ask(client)
+        except TimeoutError as error:
+            raise CommandError(str(error), exits.UNREACHABLE) from error
+        return await client.get(saga_id)
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in containers
+        return ""

@@ -1,0 +1,78 @@
+"""`saga list`: sagas, newest first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli import options, output
+from orchestrator.cli.report import reported
+from orchestrator.instance import SagaStatus
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.status import SagaRow
+
+
+@reported
+def list_sagas(
+    *,
+    saga: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this name.", show_default=False)] = None,
+    status: Annotated[SagaStatus | None, typer.Option(help="Only in this status.", show_default=False)] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Only with this business key.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
+    database_url: options.DatabaseUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List sagas, newest first. With --json one line of JSON each."""
+    rows = asyncio.run(_read(database_url, saga, status, key, limit + 1))
+    for row in rows[:limit] if as_json else ():
+        output.print_json(row)
+    if not as_json:
+        print_table(output.console(), rows[:limit])
+    if not rows:
+        typer.echo("No sagas match.", err=True)
+    elif len(rows) > limit:
+        typer.echo(f"There are more than {limit}. Say --limit, or narrow it down.", err=True)
+
+
+async def _read(
+    database_url: str | None, saga: str | None, status: SagaStatus | None, key: str | None, limit: int
+) -> list[SagaRow]:
+    from orchestrator.cli.reading import reader
+    from orchestrator.status import SagaFilter
+
+    rows: list[SagaRow] = []
+    async with reader(database_url) as sagas:
+        async for row in sagas.list(SagaFilter(saga, status, key), page_size=min(limit, 500)):
+            rows.append(row)
+            if len(rows) == limit:
+                break
+    return rows
+
+
+def print_table(console: Console, rows: Iterable[SagaRow]) -> None:
+    """Print a line for each saga; on a terminal, below headings."""
+    from rich.text import Text
+
+    from orchestrator.cli.describe import age, first_cause
+
+    table = output.table("id", "saga", "key", "status", "at", "age", "why", terminal=console.is_terminal)
+    for row in rows:
+        status = Text(row.status.value, output.status_style(row.status.value))
+        table.add_row(
+            str(row.saga_id),
+            Text(row.saga),
+            Text(row.business_key or ""),
+            status,
+            Text(row.current_step or ""),
+            output.duration(age(row)),
+            Text(first_cause(row)),
+        )
+    output.print_table(console, table)

@@ -1,0 +1,47 @@
+"""Logging on stderr: a line of text or of JSON for each record."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record; a traceback is a field of it."""
+        fields = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)
+
+
+class TextFormatter(logging.Formatter):
+    """Instant, level, logger, message; UTC like everything in the database."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        """With milliseconds."""
+        instant = datetime.fromtimestamp(record.created, UTC)
+        return instant.isoformat(" ", "milliseconds").removesuffix("+00:00")
+
+
+def log_to_stderr(level: str, kind: str) -> None:
+    """Send logs of this level and above to stderr.
+
+    Args:
+        level: debug, info, warning, error.
+        kind: text or json.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if kind == "json" else TextFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -1,0 +1,114 @@
+"""What commands print: JSON for programs; colours and tables for people, plain where there is no terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_PLAIN_WIDTH: Final = 400
+"""Lines that programs read are not wrapped."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where to print: colours on a terminal, plain text that is never cut elsewhere."""
+    from rich.console import Console
+
+    made = Console(stderr=stderr, highlight=False, emoji=False)
+    if not made.is_terminal:
+        made = Console(stderr=stderr, highlight=False, emoji=False, width=_PLAIN_WIDTH, no_color=True)
+    return made
+
+
+def table(*headings: str, terminal: bool) -> Table:
+    """A table: ruled on a terminal, columns of text elsewhere."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in headings:
+        made.add_column(heading, overflow="fold")
+    return made
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table; where there is no terminal, without spaces at the ends of lines."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    for row in captured.get().splitlines():
+        typer.echo(row.rstrip(), err=console.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on a line of its own."""
+    typer.echo(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Write a value as JSON; ids and instants as they stand in the database."""
+    return json.dumps(plain(value), ensure_ascii=False)
+
+
+def plain(value: Any) -> Any:
+    """Turn a value into what JSON has."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, datetime):
+        return instant(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, UUID):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def instant(value: datetime) -> str:
+    """An instant as the database has it, UTC with microseconds."""
+    from orchestrator.sql.types import instant_text
+
+    return instant_text(value)
+
+
+def clock_time(value: datetime) -> str:
+    """The time of day, UTC, to the millisecond."""
+    return instant(value)[11:23]
+
+
+def duration(value: timedelta) -> str:
+    """A duration as people say it: `240 ms`, `3.1 s`, `4 min 10 s`, `2 d 3 h`."""
+    seconds = max(0.0, value.total_seconds())
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days} d {hour} h"
+    return f"{hours} h {minute} min" if hours else f"{minutes} min {second} s"
+
+
+def status_style(status: str) -> str:
+    """The colour of a status."""
+    styles = {"completed": "green", "blocked": "bold red", "abandoned": "red", "running": "cyan"}
+    return styles.get(status, "yellow")

@@ -1,0 +1,94 @@
+"""The commands put together, each with examples."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from orchestrator.cli import acting, demo, doctor, listing, migrate, run, show, start, watch
+from orchestrator.cli.report import Debugging
+
+_RUN: Final = "Run"
+_SAGAS: Final = "Look at sagas, and act"
+
+app = typer.Typer(
+    name="saga",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _examples(*lines: str) -> str:
+    """A help text's end; blank lines keep each example on its own."""
+    return "\n\n".join(["Examples:", *(line.replace("[", r"\[") for line in lines)])
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"sagasmith {version('sagasmith')}")
+        raise typer.Exit
+
+
+@app.callback(epilog=_examples("saga demo", "saga migrate", "saga run shop.main:app", "saga list --status blocked"))
+def saga(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show errors with their traceback.")] = False,
+) -> None:
+    """Business transactions across services: completed, or compensated.
+
+    Settings come from flags, the environment (ORCHESTRATOR_*, MESSAGING_*), .env and saga.toml, in this order.
+    Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 refused by the saga's state, 5 a service unreachable,
+    6 a waited-for saga did not complete, 130 interrupted.
+    """
+    Debugging.wanted = debug
+
+
+app.command("demo", rich_help_panel=_RUN, epilog=_examples("saga demo", "saga demo --fail ReservingCredit"))(demo.demo)
+app.command(
+    "migrate",
+    rich_help_panel=_RUN,
+    epilog=_examples("saga migrate", "saga migrate --check", "saga migrate --only messaging --url postgresql://..."),
+)(migrate.migrate)
+app.command(
+    "run",
+    rich_help_panel=_RUN,
+    epilog=_examples(
+        "saga run shop.main:app",
+        "saga run shop.main:app shop.services:orders shop.services:customers",
+        "saga run shop.main:app --reload --log-level debug",
+    ),
+)(run.run)
+app.command("doctor", rich_help_panel=_RUN, epilog=_examples("saga doctor", "saga doctor --json"))(doctor.doctor)
+app.command(
+    "start",
+    rich_help_panel=_SAGAS,
+    epilog=_examples(
+        """saga start create-order --app shop.main:app --data '{"order_id": "1001"}'""",
+        "saga start create-order --data @order.json --key 1001 --wait --timeout 30",
+    ),
+)(start.start)
+app.command(
+    "list",
+    rich_help_panel=_SAGAS,
+    epilog=_examples("saga list", "saga list --status blocked", "saga list --saga create-order --key 1001 --json"),
+)(listing.list_sagas)
+app.command(
+    "show", rich_help_panel=_SAGAS, epilog=_examples("saga show 019f6d3a-...", "saga show 019f6d3a-... --json")
+)(show.show)
+app.command("watch", rich_help_panel=_SAGAS, epilog=_examples("saga watch 019f6d3a-...", "saga watch --all"))(
+    watch.watch
+)
+app.command(
+    "cancel", rich_help_panel=_SAGAS, epilog=_examples("""saga cancel 019f6d3a-... --reason "ordered twice\"""")
+)(acting.cancel)
+app.command(
+    "retry", rich_help_panel=_SAGAS, epilog=_examples("""saga retry 019f6d3a-... --reason "stock corrected\"""")
+)(acting.retry)
