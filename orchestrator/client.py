@@ -28,7 +28,7 @@ from orchestrator.signals import CancelRequested, RetryRequested
 from orchestrator.sql import client_statements as statements
 from orchestrator.sql.starting import start_saga
 from orchestrator.start import new_instance
-from orchestrator.status import SagaFilter, SagaRow, SagaStatusReader
+from orchestrator.status import SagaFilter, SagaRow, StatusReader, get_saga, list_sagas
 
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class SagaClient:
 
     def __init__(self, engine: AsyncEngine, *, schema: str | None = None) -> None:
         self._engine, self._schema = engine, schema
-        self._reader = SagaStatusReader(engine, schema=schema)
+        self._reader = StatusReader(engine, schema=schema)
 
     async def start(
         self,
@@ -188,7 +188,6 @@ class BlockingSagaClient:
 
     def __init__(self, engine: Engine, *, schema: str | None = None) -> None:
         self._engine, self._schema = engine, schema
-        self._reader = SagaStatusReader(engine, schema=schema)
 
     def start(
         self,
@@ -208,7 +207,8 @@ class BlockingSagaClient:
 
     def get(self, saga_id: UUID) -> SagaRow:
         """Read one saga; see `SagaClient.get`."""
-        row = self._reader.get_blocking(saga_id)
+        with self._engine.connect() as connection:
+            row = get_saga(connection, saga_id, schema=self._schema)
         if row is None:
             raise UnknownSaga(saga_id)
         return row
@@ -234,7 +234,14 @@ class BlockingSagaClient:
         self, *, saga: type[Saga[Any]] | str | None = None, status: SagaStatus | None = None, key: str | None = None
     ) -> Iterator[SagaRow]:
         """Read sagas, newest first; see `SagaClient.list`."""
-        return self._reader.list_blocking(_filter(saga, status, key))
+        after: UUID | None = None
+        while True:
+            with self._engine.connect() as connection:
+                page = list_sagas(connection, _filter(saga, status, key), after=after, schema=self._schema)
+            if not page:
+                return
+            yield from page
+            after = page[-1].saga_id
 
     def cancel(self, saga_id: UUID, *, reason: str, by: str = "", within: timedelta = ANSWERED_WITHIN) -> None:
         """Have a saga undone; see `SagaClient.cancel`."""
