@@ -78,7 +78,8 @@ async def closed_loop(engine: AsyncEngine, sagas: int, in_flight: int) -> float:
                 started += 1
         if ended >= sagas:
             return time.perf_counter() - begun
-        nudge.nudge()
+        if room > 0:
+            nudge.nudge()
         await asyncio.sleep(_LOOK_EVERY)
     raise SystemExit(f"stuck: {ended} of {sagas} sagas ended within {_GIVE_UP_AFTER:g} s")
 
