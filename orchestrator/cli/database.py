@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def opened(settings: OrchestratorSettings) -> AsyncIterator[AsyncEngine]:
+async def opened(settings: OrchestratorSettings) -> AsyncGenerator[AsyncEngine]:
     """Connect, check the schema, and let go at the end. No engine of sagas runs here.
 
     Raises:

@@ -34,7 +34,7 @@ def list_sagas(
     rows = asyncio.run(_read(database_url, saga, status, key, limit + 1))
     for row in rows[:limit] if as_json else ():
         output.print_json(row)
-    if not as_json:
+    if rows and not as_json:
         print_table(output.console(), rows[:limit])
     if not rows:
         typer.echo("No sagas match.", err=True)

@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 _OTHERS: Final = ("ORCHESTRATOR_FAILPOINT",)
 _ALIKE: Final = 0.86
@@ -60,8 +60,9 @@ def misspelt_keys(folder: Path) -> Iterator[tuple[str, str]]:
     for prefix, variables in known_variables().items():
         header = prefix.rstrip("_").lower()
         known = [name.removeprefix(prefix).lower() for name in variables]
-        table = document.get(header, {})
-        for key in table if isinstance(table, dict) else ():
+        table: Any = document.get(header)
+        keys = list(cast("dict[str, Any]", table)) if isinstance(table, dict) else []
+        for key in keys:
             if key not in known:
-                close = difflib.get_close_matches(str(key), known, n=1)
+                close = difflib.get_close_matches(key, known, n=1)
                 yield f"[{header}] {key}", close[0] if close else ""

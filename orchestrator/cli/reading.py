@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def reader(database_url: str | None) -> AsyncIterator[StatusReader]:
+async def reader(database_url: str | None) -> AsyncGenerator[StatusReader]:
     """Read sagas from the configured database.
 
     Raises:

@@ -25,7 +25,7 @@ def run_reloading(arguments: list[str], app_dir: str) -> int:
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda _number, _frame: stop.set())
     command = [sys.executable, "-m", "orchestrator", *(a for a in arguments if a != "--reload")]
     folders = {Path.cwd(), Path(app_dir).resolve()}
     typer.echo(f"Watching *.py below {', '.join(sorted(map(str, folders)))}.", err=True)

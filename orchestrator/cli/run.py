@@ -58,23 +58,28 @@ def run(
         from orchestrator.cli.reload import run_reloading
 
         raise typer.Exit(run_reloading(sys.argv[1:], app_dir))
+    parts = _loaded(targets, app_dir)
     logs.log_to_stderr(log_level.value, log_format.value)
-    _serve(targets, app_dir, database_url, broker_url)
+    _serve(parts, database_url, broker_url)
 
 
-def _serve(targets: list[str], app_dir: str, database_url: str | None, broker_url: str | None) -> None:
-    from orchestrator.app import Orchestrator, serve
-    from orchestrator.cli.config import messaging_settings, orchestrator_settings
+def _loaded(targets: list[str], app_dir: str) -> dict[str, Target]:
     from orchestrator.cli.targets import loaded
 
+    return {target: loaded(target, app_dir=app_dir) for target in targets}
+
+
+def _serve(parts: dict[str, Target], database_url: str | None, broker_url: str | None) -> None:
+    from orchestrator.app import Orchestrator, serve
+    from orchestrator.cli.config import messaging_settings, orchestrator_settings
+
     settings, messaging = orchestrator_settings(database_url), messaging_settings(broker_url)
-    parts = [loaded(target, app_dir=app_dir) for target in targets]
-    for part in parts:
+    for part in parts.values():
         if isinstance(part, Orchestrator) and part.settings is not None and database_url is not None:
             part.settings = part.settings.model_copy(update={"database_url": settings.database_url})
-    for target, part in zip(targets, parts, strict=True):
+    for target, part in parts.items():
         logging.getLogger("saga").info("%s", described(target, part, settings, messaging))
-    asyncio.run(serve(*parts, settings=settings, messaging=messaging))
+    asyncio.run(serve(*parts.values(), settings=settings, messaging=messaging))
 
 
 def described(target: str, part: Target, settings: OrchestratorSettings, messaging: MessagingSettings) -> str:

@@ -14,13 +14,13 @@ from pydantic import SecretStr
 from rich.text import Text
 
 from messaging.settings import MessagingSettings
-from orchestrator.app import Orchestrator, running
+from orchestrator.app import running
 from orchestrator.cli import output
 from orchestrator.cli.happenings import line
 from orchestrator.cli.listing import print_table
 from orchestrator.cli.watch import followed
 from orchestrator.client import SagaClient
-from orchestrator.demo import CreateOrderSaga, customers, ledgers, orders, payments, stories, warehouse
+from orchestrator.demo import CreateOrderSaga, app, customers, ledgers, orders, payments, stories, warehouse
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.sql.connecting import ConnectionSettings, connect
 from orchestrator.status import SagaRow, StatusReader
@@ -55,7 +55,6 @@ class Demo:
         memory = MessagingSettings(broker_url=SecretStr("memory://"))
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(ledgers.opened(self._file.with_name(f"{self._file.stem}-shop.db")))
-            app = Orchestrator(sagas=[CreateOrderSaga])
             parts = (orders, customers, warehouse, payments, app)
             await stack.enter_async_context(running(*parts, settings=settings, messaging=memory))
             engine = connect(settings.url, ConnectionSettings())

@@ -7,7 +7,10 @@ services    the participants
 stories     customers who order, and how it ends for them
 """
 
+from orchestrator.app import Orchestrator
 from orchestrator.demo.saga import CreateOrderSaga, OrderState
 from orchestrator.demo.services import customers, orders, payments, warehouse
 
-__all__ = ["CreateOrderSaga", "OrderState", "customers", "orders", "payments", "warehouse"]
+app = Orchestrator(sagas=[CreateOrderSaga])
+
+__all__ = ["CreateOrderSaga", "OrderState", "app", "customers", "orders", "payments", "warehouse"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -69,7 +69,7 @@ class StockHold(Ledger):
 
 
 @asynccontextmanager
-async def opened(file: Path) -> AsyncIterator[None]:
+async def opened(file: Path) -> AsyncGenerator[None]:
     """Create the tables where they are missing and bind `Sessions` to them, for as long as the block lasts."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{file}", connect_args={"timeout": 10})
     try:

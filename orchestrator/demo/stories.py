@@ -51,7 +51,9 @@ def customers(failing: str, number: int) -> list[Customer]:
     """
     limit = 0 if failing == "ReservingCredit" else 250_000 * number
     limits = {} if failing else {"Bob": 10_000}
-    late = {story.customer for story in STORIES} if failing == "AwaitingPayment" else set() if failing else {"Dan"}
+    late = set[str]() if failing else {"Dan"}
+    if failing == "AwaitingPayment":
+        late = {story.customer for story in STORIES}
     return [
         Customer(name=story.customer, free_cents=limits.get(story.customer, limit), pays=story.customer not in late)
         for story in STORIES
