@@ -100,7 +100,7 @@ async def _started_orchestrator(
 ) -> Any:
     from sqlalchemy.ext.asyncio import async_sessionmaker
 
-    from messaging.outbox import Relay
+    from messaging.outbox import Relay, RelaySettings
     from messaging.sql.outbox import SqlOutbox
     from orchestrator.service import OrchestratorService
     from orchestrator.sql.installation import installation_of
@@ -119,7 +119,11 @@ async def _started_orchestrator(
         store,
         transport,
         settings,
-        outbox=Relay(SqlOutbox(async_sessionmaker(store.engine), schema=schema), transport),
+        outbox=Relay(
+            SqlOutbox(async_sessionmaker(store.engine), schema=schema),
+            transport,
+            RelaySettings(lease=settings.seconds("send_grace")),
+        ),
         installation=installation.name,
         owner=str(installation.id),
     )
@@ -163,6 +167,7 @@ def run(
     """
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logging.getLogger("alembic").setLevel(logging.WARNING)
     asyncio.run(serve(*targets, settings=settings, messaging=messaging))
 
 
