@@ -172,8 +172,11 @@ def put_off(properties: Properties, attempt: int) -> bytes:
     return moving.encoded()
 
 
-def buried(properties: Properties, queue: str, reason: str, detail: str) -> bytes:
-    """The properties of a dead letter: all it had, and why, from where and when."""
+def buried(properties: Properties, queue: str, reason: str, detail: str, *, max_bytes: int = 1 << 17) -> bytes:
+    """The properties of a dead letter: all it had, and why, from where and when.
+
+    Should that be more than `max_bytes`, it loses the headers it had: a dead letter must not fail.
+    """
     moving = _moving(properties)
     cut = detail.encode(errors="replace")[:_MAX_DETAIL_BYTES].decode(errors="ignore")
     added = {
@@ -184,7 +187,12 @@ def buried(properties: Properties, queue: str, reason: str, detail: str) -> byte
     }
     for name, text in added.items():
         moving.headers[name.encode()] = wire.header_entry(text.encode(errors="replace"))
-    return moving.encoded()
+    encoded = moving.encoded()
+    if len(encoded) > max_bytes:
+        kept = {name: entry for name, entry in moving.headers.items() if name.decode(errors="replace") in added}
+        kept[b"dead-letter-lost-headers"] = wire.header_entry(len(moving.headers) - len(kept))
+        encoded = Properties(moving.fields, kept).encoded()
+    return encoded
 
 
 def _moving(properties: Properties) -> Properties:

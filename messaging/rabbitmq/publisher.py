@@ -24,8 +24,8 @@ from messaging.transport import Outgoing
 
 log = logging.getLogger(__name__)
 
-# A content header must fit one frame, and brokers may negotiate frames as small as this.
-_MAX_PROPERTIES_BYTES = 128 << 10
+# What a frame with a content header holds beside the properties, which must fit into that one frame.
+_HEADER_FRAME_BYTES = 20
 
 
 @dataclass(eq=False, slots=True)
@@ -49,6 +49,8 @@ class Publisher:
         self._task: asyncio.Task[None] | None = None
         self._turn = asyncio.Event()
         self._unanswered_probes = 0
+        self._proven = False
+        self._max_properties_bytes = 4096  # what every broker takes; until one has said more
 
     async def publish(self, messages: Sequence[Outgoing], timeout: timedelta) -> list[PublishError | None]:
         """Publish all and return one outcome each, in order, within `timeout`."""
@@ -69,8 +71,18 @@ class Publisher:
 
     async def move(self, parcel: Parcel, timeout: timedelta) -> str | None:
         """Send one message to a queue as it is; returns None, `RETURNED`, or a problem."""
+        if len(parcel.properties) > self._max_properties_bytes:
+            return self._too_many_headers(len(parcel.properties))
         outcomes = await self._within([_Pending(0, parcel, None)], 1, timeout)
         return outcomes[0]
+
+    @property
+    def max_properties_bytes(self) -> int:
+        """What the properties of a message may have."""
+        return self._max_properties_bytes
+
+    def _too_many_headers(self, size: int) -> str:
+        return f"its headers and properties have {size} bytes, the broker takes {self._max_properties_bytes}"
 
     async def ready(self) -> bool:
         """Wait for the channel; returns whether batches leave in one write."""
@@ -103,9 +115,9 @@ class Publisher:
             raise _Unsendable(
                 PublishError(envelope.message_id, str(destination), f"it cannot be put on the wire: {problem}")
             ) from problem
-        if len(encoded) + 64 > _MAX_PROPERTIES_BYTES:
+        if len(encoded) > self._max_properties_bytes:
             raise _Unsendable(
-                MessageTooLarge(envelope.message_id, str(destination), f"its headers have {len(encoded)} bytes")
+                MessageTooLarge(envelope.message_id, str(destination), self._too_many_headers(len(encoded)))
             )
         return Parcel(
             envelope.message_id.encode(),
@@ -142,17 +154,21 @@ class Publisher:
             line = await self._current_line()
             phase.waiting_for = "the broker takes no messages at the moment"
             await line.clear()
-            phase.waiting_for = "its exchange could not be declared"
-            pending = await self._with_exchange(pending, outcomes)
             if line.lost.done():
                 continue
-            now, later = _apart(line, pending)
+            # An exchange that is still to be declared keeps nobody else waiting.
+            ready, unsure = self._apart_by_exchange(pending)
+            if not ready:
+                phase.waiting_for = "its exchange could not be declared"
+                pending = await self._with_exchange(unsure, outcomes)
+                continue
+            now, later = _apart(line, ready)
             if now:
                 await self._send(line, now, outcomes)
-            elif later:
+            else:
                 phase.waiting_for = "an earlier copy of it is still unconfirmed"
                 await line.freed()
-            pending = later
+            pending = later + unsure
 
     async def _send(self, line: Line, now: list[_Pending], outcomes: list[str | None]) -> None:
         batch: Batch = line.send([item.parcel for item in now])
@@ -163,12 +179,26 @@ class Publisher:
             for item, outcome in zip(now, batch.outcomes, strict=True):
                 outcomes[item.index] = outcome
 
-    async def _with_exchange(self, pending: list[_Pending], outcomes: list[str | None]) -> list[_Pending]:
-        """Those whose exchange exists; publishing to one that does not would cost the others the channel."""
-        sendable: list[_Pending] = []
+    def _apart_by_exchange(self, pending: list[_Pending]) -> tuple[list[_Pending], list[_Pending]]:
+        """Those whose exchange is known to exist, and the others."""
+        ready: list[_Pending] = []
+        unsure: list[_Pending] = []
         for item in pending:
             destination = item.destination
-            if destination is None or not destination.exchange or await self._topology.exchange_exists(destination):
+            known = destination is None or not destination.exchange or self._topology.exchange_known(destination)
+            (ready if known else unsure).append(item)
+        return ready, unsure
+
+    async def _with_exchange(self, unsure: list[_Pending], outcomes: list[str | None]) -> list[_Pending]:
+        """Those whose exchange exists; publishing to one that does not would cost the others the channel."""
+        sendable: list[_Pending] = []
+        for item in unsure:
+            try:
+                exists = item.destination is None or await self._topology.exchange_exists(item.destination)
+            except TransportError as problem:
+                outcomes[item.index] = f"not sent: {problem}"
+                continue
+            if exists:
                 sendable.append(item)
             else:
                 outcomes[item.index] = RETURNED
@@ -210,17 +240,21 @@ class Publisher:
             await asyncio.sleep(backoff.next())
 
     async def _opened(self, session: Session) -> Line:
+        self._max_properties_bytes = session.frame_max - _HEADER_FRAME_BYTES
         if session.tap is not None and self._link.tapped:
             try:
-                return await FastLine.opened(session)
+                line = await FastLine.opened(session)
             except NotAsExpected as problem:
                 self._give_up_speed(str(problem))
             except TimeoutError:
-                # Once may be the network's fault.
+                # Once may be the network's fault, and always if it has worked before.
                 self._unanswered_probes += 1
-                if self._unanswered_probes < 2:
+                if self._proven or self._unanswered_probes < 2:
                     raise
                 self._give_up_speed("messages to nowhere are neither returned nor confirmed")
+            else:
+                self._proven = True
+                return line
         return await PlainLine.opened(session)
 
     def _give_up_speed(self, problem: str) -> None:

@@ -167,7 +167,8 @@ class RabbitSubscription:
         raw = self._raw(delivery)
         if raw is None:
             return
-        moved = properties.buried(taken_apart(raw), self._full, reason, detail)
+        room = self._publisher.max_properties_bytes
+        moved = properties.buried(taken_apart(raw), self._full, reason, detail, max_bytes=room)
         queue = f"{self._full}.dead"
         outcome = await self._move(delivery, raw, queue, moved)
         if outcome == RETURNED:

@@ -116,6 +116,10 @@ class Topology:
         """Take nothing for granted: an exchange was missing after all, or the broker is another one."""
         self._exchanges.clear()
 
+    def exchange_known(self, destination: Destination) -> bool:
+        """Whether a destination's exchange is known to exist."""
+        return self._exchanges.get(self.address(destination)[0], False)
+
     async def exchange_exists(self, destination: Destination) -> bool:
         """Make sure of a destination's exchange before publishing to it.
 

@@ -200,6 +200,16 @@ async def test_a_body_over_the_limit_is_refused_and_its_neighbours_are_not(backe
     assert third is None
 
 
+async def test_a_batch_may_hold_events_and_commands(backend: TransportBackend) -> None:
+    await backend.declare("orders", bindings=[Binding("paid")])
+    await backend.transport.publish([], timeout=SOON)
+    events, commands = to_subscribers("paid"), to_queue("orders")
+    batch = [Outgoing(a_message(b"%d" % n), events if n % 2 else commands) for n in range(6)]
+    assert await backend.transport.publish(batch, timeout=SOON) == [None] * 6
+    subscription = await backend.transport.subscribe("orders", prefetch_messages=10)
+    assert sorted(bodies(await take(subscription, 6))) == [b"%d" % n for n in range(6)]
+
+
 async def test_a_body_of_a_megabyte_arrives_whole_among_small_ones(backend: TransportBackend) -> None:
     await backend.declare("orders")
     large = bytes(range(256)) * 4096

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from messaging.envelope import to_subscribers
-from messaging.errors import NotConfirmed, PublishError, TopologyMismatch, TransportError
+from messaging.errors import MessageTooLarge, NotConfirmed, PublishError, TopologyMismatch, TransportError
 from messaging.rabbitmq import RabbitTransport
 from messaging.transport import Binding, Outgoing, QueueSpec
 from tests.conformance.transport_backends import (
@@ -264,6 +264,23 @@ async def test_a_queue_of_another_definition_is_told_by_name_and_in_the_brokers_
     with pytest.raises(TopologyMismatch, match=f"{prefix}orders.*x-delivery-limit"):
         await transport.declare([QueueSpec("orders", delivery_limit=7)])
     assert await send(transport, a_message(), to="orders") == [None]
+
+
+async def test_headers_that_no_frame_can_hold_are_refused_and_their_neighbours_are_not(
+    transport: RabbitTransport,
+) -> None:
+    large = a_message(headers={"h": "x" * 131_072})
+    first, second, third = await send(transport, a_message(), large, a_message(), to="orders")
+    assert first is third is None
+    assert isinstance(second, MessageTooLarge)
+    fits = a_message(headers={"h": "x" * 130_900})
+    assert await send(transport, fits, to="orders") == [None]
+    subscription = await transport.subscribe("orders", prefetch_messages=10)
+    *_, delivery = await take(subscription, 3)
+    await subscription.dead_letter(delivery, "too large to bear a reason as well", "y" * 10_000)
+    dead = await transport.subscribe("orders.dead", prefetch_messages=10)
+    (letter,) = await take(dead, 1)
+    assert letter.envelope.headers["dead-letter-lost-headers"] == 1
 
 
 async def test_a_wrong_password_is_told_at_once_and_not_shown(amqp_url: str, options: dict[str, Any]) -> None:

@@ -128,6 +128,17 @@ def test_a_message_that_moves_cannot_expire_copy_itself_or_be_refused() -> None:
     assert names == {"original-expiration", "original-user-id", "original-cc", "k"}
 
 
+def test_a_dead_letter_with_too_many_headers_loses_them_and_keeps_the_reason() -> None:
+    headers = {b"h%d" % number: wire.header_entry("x" * 100) for number in range(100)}
+    moved = wire.read_properties(
+        buried(wire.Properties({wire.TYPE: b"t"}, headers), "orders", "why", "detail", max_bytes=4096)
+    )
+    envelope, _, _ = decoded(moved, b"")
+    assert envelope.type == "t"
+    assert envelope.headers["dead-letter-reason"] == "why"
+    assert envelope.headers["dead-letter-lost-headers"] == 100
+
+
 def test_delays_are_rounded_up_to_few_steps() -> None:
     assert delay_step(timedelta(0)) == DELAY_STEPS[0]
     assert delay_step(timedelta(seconds=3)) == timedelta(seconds=5)
