@@ -23,7 +23,7 @@ URL = make_url(os.environ.get("SHOP_DATABASE_URL", "sqlite+aiosqlite:///shop.db"
 _SQLITE = URL.get_backend_name() == "sqlite"
 
 # SQLite has one writer at a time: the others wait this many seconds for their turn.
-engine = create_async_engine(URL, connect_args={"timeout": 30} if _SQLITE else {}, pool_size=20)
+engine = create_async_engine(URL, connect_args={"timeout": 30} if _SQLITE else {})
 Sessions = async_sessionmaker(engine, expire_on_commit=False)
 
 
@@ -89,7 +89,6 @@ class Trouble(Base):
     command: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str]
     attempts: Mapped[int]
-    seconds: Mapped[float]
 
 
 async def prepare() -> None:
