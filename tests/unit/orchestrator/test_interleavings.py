@@ -103,7 +103,7 @@ class WithPivot(Saga[State]):
         Parallel(a("R1", Forward, retriable=True), Sequence(a("R2", Forward, retriable=True), a("W", Wait))),
         a("R3", Forward, retriable=True),
     )
-    deadline = 10 * MINUTE
+    deadline = 15 * MINUTE
 
 
 class ContinuingOthers(Saga[State]):

@@ -61,12 +61,25 @@ class Walk:
         self.refusals: set[StepKey] = set()
         self.ids: dict[UUID, tuple[StepKey, int, int]] = {}
         self.decisions = 0
+        self.stubborn: set[str] = set()
+        """Steps whose participants never do what they are told, until the drive at the end."""
+        self.undoes_badly = False
+        """Whether undoing goes badly."""
+        self.smooth = False
+        """Whether the other participants refuse nothing, so that the saga gets far."""
         self._pending: Decision | None = None
 
     # -- the walk
 
     def go(self, choices: bytes) -> None:
-        """Let each byte decide what happens next, then let everything answer until the saga ends."""
+        """Let each byte decide what happens next, then let everything answer until the saga ends.
+
+        The first says which participants are stubborn.
+        """
+        names = list(self.plan.leaves)
+        self.stubborn = {names[choices[0] // 2 % len(names)]} if choices[0] % 2 else set[str]()
+        self.undoes_badly = choices[0] % 5 == 0
+        self.smooth = choices[0] % 3 == 0
         self.tell(DeadlinePassed())
         for choice in choices:
             ACTS[choice % len(ACTS)](self, choice // len(ACTS))
@@ -103,16 +116,44 @@ class Walk:
         """Some participant answers some attempt that reached it, not for the first time maybe."""
         if attempts := [(key, a) for key, sent in self.handed.items() for a in sent]:
             key, attempt = attempts[-1 - how % min(len(attempts), 4)]
-            outcome = (SUCCESS, SUCCESS, FAILURE, RETRY, ACCEPTED)[how % 5]
+            answers = (RETRY, ACCEPTED) if self.smooth else (SUCCESS, SUCCESS, FAILURE, RETRY, ACCEPTED)
+            outcome = answers[how % len(answers)]
             if outcome == FAILURE:
                 self.refusals.add(key)
             self.tell(ReplyReceived(key, self.handed[key][attempt], attempt, outcome, "{}", "busy"))
 
     def succeed(self, how: int) -> None:
-        """The participant of an open command does what it is told."""
-        if records := [r for r in self.instance.steps.values() if r.attempt in self.handed.get(r.key, ())]:
-            record = records[-1 - how % len(records)]
+        """The participant of an open command does what it is told, unless this walk has a stubborn one."""
+        record = self._some_open(how)
+        if record is None:
+            self.pass_time(how)
+        elif record.key.step in self.stubborn or (self.undoes_badly and record.compensates):
+            self.balk(how)
+        else:
             self.tell(ReplyReceived(record.key, record.round, record.attempt, SUCCESS, "{}"))
+
+    def balk(self, how: int) -> None:
+        """The participant of an open command refuses it, reports a fault, or lets its time pass."""
+        record = self._some_open(how)
+        if record is not None and self.smooth and record.key.step not in self.stubborn and not record.compensates:
+            self.tell(ReplyReceived(record.key, record.round, record.attempt, SUCCESS, "{}"))
+        elif record is None or how % 3 == 0:
+            self.confirm(how)
+            self.pass_time(how)
+        else:
+            outcome = (RETRY, FAILURE)[how % 2]
+            if outcome == FAILURE:
+                self.refusals.add(record.key)
+            self.tell(ReplyReceived(record.key, record.round, record.attempt, outcome, "{}", "no"))
+
+    @property
+    def _goes_back(self) -> bool:
+        return SagaStatus.COMPENSATING in (self.instance.status, self.instance.blocked_from)
+
+    def _some_open(self, how: int) -> StepRecord | None:
+        steps = self.instance.steps.values()
+        out = [r for r in steps if r.status.open and r.attempt in self.handed.get(r.key, ())]
+        return out[how % len(out)] if out else None
 
     def event(self, how: int) -> None:
         """An event comes for some wait, wherever that is by now."""
@@ -125,7 +166,7 @@ class Walk:
         self.save()
         sends = [r.send_after for r in self.instance.steps.values()]
         due = min((i for i in (*sends, self.instance.wake_at) if i is not None), default=self.now)
-        by = (timedelta(0), timedelta(seconds=-1), timedelta(hours=1))[how % 3]
+        by = (timedelta(0), timedelta(seconds=-1), timedelta(seconds=40))[how % 3]
         self.now = max(self.now, due + by)
         self.sweep(how)
         self.tell(DeadlinePassed())
@@ -135,6 +176,7 @@ class Walk:
         self.save()
         for record in list(self.instance.steps.values()):
             if record.send_after is not None and record.send_after <= self.now:
+                assert not (self._goes_back and not record.compensates), "sends an action while going back"
                 self._write(replace(record, send_after=self.now + GRACE, send_attempts=record.send_attempts + 1))
 
     def confirm(self, how: int) -> None:
@@ -146,7 +188,7 @@ class Walk:
 
     def cancel(self, how: int) -> None:
         """An operator cancels; seldom, or nothing else would be seen."""
-        if how % 4 == 0:
+        if how % 8 == 0:
             self.tell(CancelRequested("no longer wanted"))
 
     def retry(self, how: int) -> None:
@@ -155,7 +197,7 @@ class Walk:
 
     def code_fails(self, how: int) -> None:
         """A hook raises; seldom."""
-        if how % 4 == 0:
+        if how % 8 == 0:
             self.tell(CodeFailed("", "KeyError"))
 
     # -- the engine and the store
@@ -205,8 +247,7 @@ class Walk:
             assert (after.steps, after.state, after.status) == (before.steps, before.state, before.status)
         for key in (*decision.added, *decision.changed):
             self._check_row(before.steps.get(key), after.steps[key])
-        goes_back = SagaStatus.COMPENSATING in (after.status, after.blocked_from)
-        if goes_back or after.status is SagaStatus.COMPENSATED:
+        if SagaStatus.COMPENSATING in (after.status, after.blocked_from) or after.status is SagaStatus.COMPENSATED:
             assert after.first_cause is not None
             self._check_going_back(before, after, decision)
         else:
@@ -298,6 +339,8 @@ ACTS: tuple[Callable[[Walk, int], None], ...] = (
     Walk.pass_time,
     Walk.confirm,
     Walk.succeed,
+    Walk.succeed,
+    Walk.balk,
     Walk.reply,
     Walk.pass_time,
     Walk.event,
