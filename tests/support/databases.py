@@ -12,17 +12,19 @@ from psycopg import sql
 
 
 @contextmanager
-def fresh_database(admin_url: str) -> Iterator[str]:
+def fresh_database(admin_url: str, *, template: str = "template1") -> Iterator[str]:
     """Create an empty database and drop it afterwards, whoever is still connected to it.
 
     Args:
         admin_url: `postgresql://...` of a user who may create databases.
+        template: the name of a database to copy, which nobody is connected to.
 
     Yields:
         Its URL for SQLAlchemy with asyncpg, `postgresql+asyncpg://...`.
     """
     name = f"sagasmith_test_{secrets.token_hex(4)}"
-    _execute(admin_url, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    _execute(admin_url, statement.format(sql.Identifier(name), sql.Identifier(template)))
     try:
         yield urlunsplit(urlsplit(admin_url)._replace(scheme="postgresql+asyncpg", path=f"/{name}"))
     finally:
