@@ -43,7 +43,7 @@ class OrchestratorSettings(BaseSettings):
         default=5.0, description="How often events and waits that missed each other are joined"
     )
     send_grace_seconds: Seconds = Field(
-        default=30.0, description="How long a command may be on its way before it is re-sent"
+        default=30.0, description="How long a command or event may be on its way before it is re-sent"
     )
     catch_up_limit_seconds: Seconds = Field(
         default=300.0, description="How long deadlines wait for answers in the queue"
