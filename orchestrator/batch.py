@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import CodeFailed, Decision, Incoming
 from orchestrator.store import Locked, NewSignal, SagaCommand, StoreTransaction
 from orchestrator.transitions import decide
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Batch:
             error = ""
         except HookRaised as raised:
             error = "".join(traceback.format_exception(raised))
+            logger.exception("Saga %s is blocked until its code is mended", saga_id)
             decision = decide(saga, instance, CodeFailed(raised.step, str(raised)), now=self.now)
         self._keep(saga_id, decision)
         return Told(decision, error)
