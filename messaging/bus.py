@@ -34,6 +34,7 @@ R = TypeVar("R", bound=Reply)
 
 _ASK_AGAIN: Final = Retry(max_attempts=None, backoff=timedelta(milliseconds=200), cap=timedelta(seconds=5), jitter=0.5)
 _REPLIES_AT_ONCE: Final = 100
+_REPLIES_KEPT: Final = timedelta(hours=1)
 
 
 class Bus:
@@ -53,8 +54,8 @@ class Bus:
         limits: what a body may be at most.
         relay: the one to nudge when a session with written messages has committed.
         schema: the database schema of the outbox.
-        reply_queue: where this bus alone hears answers to its requests; a name that stays the same when
-            the program restarts leaves no queues behind. A new one when empty.
+        reply_queue: where this bus alone hears answers to its requests. When empty, a new one, which the
+            broker forgets an hour after its last use.
     """
 
     def __init__(
@@ -70,7 +71,12 @@ class Bus:
     ) -> None:
         self._transport, self._name, self._timeout = transport, name, timeout
         self._limits, self._relay, self._schema = limits, relay, schema
-        self._replies = _Replies(transport, reply_queue or f"{name}.{new_id()}.replies")
+        replies = (
+            QueueSpec(reply_queue)
+            if reply_queue
+            else QueueSpec(f"{name}.{new_id()}.replies", expires_after=_REPLIES_KEPT)
+        )
+        self._replies = _Replies(transport, replies)
 
     async def __aenter__(self) -> Bus:
         return self
@@ -243,8 +249,8 @@ class _Asked:
 class _Replies:
     """The queue on which one bus hears the answers to its requests, from the first request on."""
 
-    def __init__(self, transport: Transport, queue: str) -> None:
-        self._transport, self._queue = transport, queue
+    def __init__(self, transport: Transport, spec: QueueSpec) -> None:
+        self._transport, self._spec, self._queue = transport, spec, spec.name
         self._awaited: dict[str, asyncio.Future[Envelope]] = {}
         self._subscription: Subscription | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -254,7 +260,7 @@ class _Replies:
         """Return the full name of the queue, declared and consumed."""
         async with self._starting:
             if self._subscription is None:
-                await self._transport.declare([QueueSpec(self._queue)])
+                await self._transport.declare([self._spec])
                 self._subscription = await self._transport.subscribe(self._queue, prefetch_messages=_REPLIES_AT_ONCE)
                 self._reading = asyncio.create_task(self._read(self._subscription))
         return self._transport.full_name(self._queue)

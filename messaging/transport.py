@@ -53,6 +53,9 @@ class QueueSpec:
     bindings: tuple[Binding, ...] = ()
     delivery_limit: int = 20
     """Redeliveries after which the broker dead-letters a message that kills its consumers."""
+    expires_after: timedelta | None = None
+    """Goes away, with what is in it, once nobody has consumed it for so long; then it has no dead letters.
+    Transports that die with the process ignore it."""
     owner: str = ""
     """Who may consume it: declaring a queue that has another owner raises `TopologyMismatch`."""
 

@@ -188,17 +188,23 @@ class Topology:
         name = self.full(spec.name)
         if spec.owner:
             await self._claim(name, spec.owner)
-        arguments = self._dead_lettering_to(f"{name}.dead")
-        if self._type == "quorum":
-            arguments["x-delivery-limit"] = spec.delivery_limit
         async with self._declaring(f"queue {name!r}") as channel:
-            await self._declare_dead(channel, f"{name}.dead")
-            await channel.queue_declare(name, durable=True, arguments=arguments, timeout=RPC_SECONDS)
+            if spec.expires_after is None:
+                await self._declare_dead(channel, f"{name}.dead")
+            await channel.queue_declare(name, durable=True, arguments=self._arguments(spec, name), timeout=RPC_SECONDS)
         for binding in spec.bindings:
             exchange = self.full(binding.exchange)
             async with self._declaring(f"exchange {exchange!r}") as channel:
                 await channel.exchange_declare(exchange, exchange_type=binding.kind, durable=True, timeout=RPC_SECONDS)
                 await channel.queue_bind(name, exchange, binding.routing_key, timeout=RPC_SECONDS)
+
+    def _arguments(self, spec: QueueSpec, name: str) -> dict[str, Any]:
+        if spec.expires_after is not None:
+            return {"x-queue-type": self._type, "x-expires": round(spec.expires_after / timedelta(milliseconds=1))}
+        arguments = self._dead_lettering_to(f"{name}.dead")
+        if self._type == "quorum":
+            arguments["x-delivery-limit"] = spec.delivery_limit
+        return arguments
 
     async def _claim(self, queue: str, owner: str) -> None:
         """Mark a queue as its owner's, before it is declared.
