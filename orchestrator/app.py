@@ -167,8 +167,14 @@ def run(
     """
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        quieten_libraries()
     asyncio.run(serve(*targets, settings=settings, messaging=messaging))
+
+
+def quieten_libraries() -> None:
+    """Keep libraries from telling at length what our own log lines tell in one."""
+    for chatty in ("alembic", "aiormq", "aio_pika"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
 def _stop_or_exit(number: int, stop: asyncio.Event) -> None:

@@ -6,6 +6,8 @@ import json
 import logging
 from datetime import UTC, datetime
 
+from orchestrator.app import quieten_libraries
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
@@ -45,3 +47,5 @@ def log_to_stderr(level: str, kind: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if kind == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    if logging.getLogger().level > logging.DEBUG:
+        quieten_libraries()
