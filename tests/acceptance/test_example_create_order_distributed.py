@@ -23,7 +23,6 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from orchestrator import BlockedReason, SagaClient, SagaStatus
-from tests.acceptance.conftest import name_service_queue
 from tests.support.broker import Broker
 from tests.support.databases import fresh_database
 from tests.support.programs import Program, Programs, until
@@ -227,7 +226,7 @@ async def remove_queues(amqp_url: str, prefix: str) -> None:
     async with Broker(amqp_url) as broker:
         broker.exchange(f"{prefix}events")
         for name in (*SERVICES, "orchestrator.main.replies", "orchestrator.main.events"):
-            name_service_queue(broker, f"{prefix}{name}")
+            broker.service_queue(f"{prefix}{name}")
 
 
 def effects(case: Case) -> dict[tuple[str, str], int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
 
 import pytest
 from plain_bus.messages import Subscribe
@@ -43,10 +43,10 @@ def test_in_one_process_a_subscriber_is_answered_welcomed_and_announced(programs
 
 
 async def test_over_rabbitmq_mail_waits_for_a_mailer_that_was_killed(
-    programs: Programs, amqp_url: str, prefix: str, broker: Broker, service_queue: Callable[[str], str]
+    programs: Programs, amqp_url: str, prefix: str, broker: Broker
 ) -> None:
     for queue in ("newsletter", "mailer", "asking"):
-        service_queue(f"{prefix}{queue}")
+        broker.service_queue(f"{prefix}{queue}")
     broker.exchange(f"{prefix}events")
     on_broker = {"MESSAGING_BROKER_URL": amqp_url, "MESSAGING_PREFIX": prefix}
     programs.done(programs.saga("migrate", "--only", "messaging", "--url", "sqlite:///newsletter.db"))
@@ -73,6 +73,4 @@ async def test_over_rabbitmq_mail_waits_for_a_mailer_that_was_killed(
 
 
 def _prepare() -> tuple[str, ...]:
-    import sys
-
     return sys.executable, "-c", "import asyncio; from plain_bus.services import prepare; asyncio.run(prepare())"

@@ -9,6 +9,8 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelClosed
 
+from messaging.rabbitmq.topology import DELAY_STEPS
+
 
 class Broker:
     """Remembers the queues and exchanges a test uses, and deletes them at its end.
@@ -29,6 +31,13 @@ class Broker:
         """Have this queue deleted at the end, if it exists by then; returns the name."""
         self._queues.append(name)
         return name
+
+    def service_queue(self, name: str) -> str:
+        """Have a service's queue deleted at the end, with its dead letters and what was put off; returns the name."""
+        self.queue(f"{name}.dead")
+        for step in DELAY_STEPS:
+            self.queue(f"{name}.delay.{round(step.total_seconds() * 1000)}")
+        return self.queue(name)
 
     def exchange(self, name: str) -> str:
         """Have this exchange deleted at the end, if it exists by then; returns the name."""
