@@ -21,7 +21,6 @@ from orchestrator.signals import Decision
 from orchestrator.sql.hot import known_pins, named
 from orchestrator.sql.rows import (
     INSTANCE_COLUMNS,
-    NATIVE,
     STEP_COLUMNS,
     UPDATED_INSTANCE_COLUMNS,
     WRITTEN_STEP_COLUMNS,
@@ -192,24 +191,24 @@ class PostgresHot:
             return self.now(connection), {}
         steps = connection.execute(self._steps, {"ids": [row[0] for row in instances]}).fetchall()
         now: datetime = steps[0][-1] if steps and self._clock is None else self.now(connection)
-        return now, sagas_of(instances, steps, NATIVE)
+        return now, sagas_of(instances, steps)
 
     def _save_instances(self, connection: Connection, sagas: Sequence[SagaInstance]) -> None:
-        rows = [instance_update(saga, NATIVE) for saga in sagas]
+        rows = [instance_update(saga) for saga in sagas]
         result = connection.execute(self._update_instances, _columnwise(UPDATED_INSTANCE_COLUMNS, rows))
         if result.rowcount != len(rows):
             raise ConcurrentUpdate(sagas[0].id, sagas[0].revision)  # held by us, so this cannot be
 
     def _save_steps(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> None:
         changed = [
-            step_values(decision.instance.id, decision.steps[key], now, NATIVE)
+            step_values(decision.instance.id, decision.steps[key], now)
             for decision in decisions
             for key in decision.changed
         ]
         if changed:
             connection.execute(self._update_steps, _columnwise(WRITTEN_STEP_COLUMNS, changed))
         added = [
-            step_values(decision.instance.id, decision.steps[key], now, NATIVE)
+            step_values(decision.instance.id, decision.steps[key], now)
             for decision in decisions
             for key in decision.added
         ]
@@ -223,7 +222,7 @@ def _words(key: StepKey) -> tuple[str, str, str]:
 
 def _claimed(row: Sequence[Any], at: int) -> SagaCommand:
     """Read a claimed row: a record, and from position `at` on body, name and trace."""
-    record = record_of(row, NATIVE, body=row[at])
+    record = record_of(row, body=row[at])
     return SagaCommand(row[0], row[at + 1], record, row[at + 2], record.send_attempts)
 
 

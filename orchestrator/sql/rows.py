@@ -1,12 +1,11 @@
 """Rows to frozen values and back, by position: the two ends of the hot statements.
 
-Databases differ in how a driver takes and gives ids and instants, and in nothing else: see `Form`.
+Where a database keeps ids and instants as text, `from_text` and `to_text` go in between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
@@ -144,27 +143,38 @@ _REASONS: Final[dict[str | None, BlockedReason | None]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """How a database's driver gives ids and instants (None stays None), and how it takes them."""
-
-    id_of: Callable[[Any], Any]
-    instant_of: Callable[[Any], Any]
-    id: Callable[[UUID | None], Any]
-    instant: Callable[[datetime | None], Any]
+_IDS: Final = {"id", "saga_id", "command_id"}
+_INSTANTS: Final = {
+    *("started_at", "updated_at", "ended_at", "wake_at", "deadline"),
+    *("blocked_at", "paused_at", "send_after", "sent_at"),
+}
 
 
-def _same(value: Any) -> Any:
-    return value
+def from_text(columns: Sequence[str]) -> Callable[[RowValues], RowValues]:
+    """Make a function that reads rows of these columns, where ids and instants are text."""
+    return _converting(columns, UUID, instant_from_text)
 
 
-NATIVE: Final = Form(_same, _same, _same, _same)
-TEXT: Final = Form(
-    lambda text: None if text is None else UUID(text),
-    lambda text: None if text is None else instant_from_text(text),
-    lambda value: None if value is None else str(value),
-    lambda value: None if value is None else instant_text(value),
-)
+def to_text(columns: Sequence[str]) -> Callable[[RowValues], RowValues]:
+    """Make a function that writes ids and instants in rows of these columns as text."""
+    return _converting(columns, str, instant_text)
+
+
+def _converting(
+    columns: Sequence[str], of_id: Callable[[Any], Any], of_instant: Callable[[Any], Any]
+) -> Callable[[RowValues], RowValues]:
+    work = [(place, of_id) for place, column in enumerate(columns) if column in _IDS]
+    work += [(place, of_instant) for place, column in enumerate(columns) if column in _INSTANTS]
+
+    def convert(row: RowValues) -> RowValues:
+        values = list(row)
+        for place, of_value in work:
+            value = values[place]
+            if value is not None:
+                values[place] = of_value(value)
+        return tuple(values)
+
+    return convert
 
 
 @lru_cache(1024)
@@ -177,69 +187,66 @@ def _key(step: str, direction: str, branch: str) -> StepKey:
     return StepKey(step, _DIRECTIONS[direction], branch)
 
 
-def sagas_of(instances: Iterable[RowValues], steps: Iterable[RowValues], form: Form) -> dict[UUID, SagaInstance]:
+def sagas_of(instances: Iterable[RowValues], steps: Iterable[RowValues]) -> dict[UUID, SagaInstance]:
     """Put instances and their records together; instances keep their order."""
-    id_of = form.id_of
-    records: dict[Any, dict[StepKey, StepRecord]] = {}
+    records: dict[UUID, dict[StepKey, StepRecord]] = {}
     for row in steps:
-        record = record_of(row, form)
+        record = record_of(row)
         records.setdefault(row[0], {})[record.key] = record
-    return {id_of(row[0]): saga_of(row, records.get(row[0]) or {}, form) for row in instances}
+    return {row[0]: saga_of(row, records.get(row[0]) or {}) for row in instances}
 
 
-def saga_of(row: RowValues, steps: dict[StepKey, StepRecord], form: Form) -> SagaInstance:
+def saga_of(row: RowValues, steps: dict[StepKey, StepRecord]) -> SagaInstance:
     """Read one row of `INSTANCE_COLUMNS`."""
-    at = form.instant_of
     return SagaInstance(
-        id=form.id_of(row[0]),
+        id=row[0],
         pin=_pin(row[1], row[2], row[3]),
         status=_STATUSES[row[4]],
         state=row[5],
         revision=row[6],
-        started_at=at(row[7]),
-        updated_at=at(row[8]),
-        wake_at=at(row[9]),
+        started_at=row[7],
+        updated_at=row[8],
+        wake_at=row[9],
         business_key=row[10],
         seq=row[11],
         current_step=row[12],
-        deadline=at(row[13]),
+        deadline=row[13],
         blocked_reason=_REASONS[row[14]],
         blocked_step=row[15],
         blocked_from=None if row[16] is None else _STATUSES[row[16]],
-        blocked_at=at(row[17]),
-        paused_at=at(row[18]),
+        blocked_at=row[17],
+        paused_at=row[18],
         first_cause=None if row[19] is None else FirstCause(row[19], row[20], row[21]),
-        ended_at=at(row[22]),
+        ended_at=row[22],
         trace=row[23],
         steps=steps,
     )
 
 
-def record_of(row: RowValues, form: Form, body: str | None = None) -> StepRecord:
+def record_of(row: RowValues, body: str | None = None) -> StepRecord:
     """Read one row of `STEP_COLUMNS`, which has no body and no reply."""
-    at = form.instant_of
     return StepRecord(
         key=_key(row[1], row[2], row[3]),
         seq=row[4],
         status=_STEP_STATUSES[row[5]],
-        started_at=at(row[6]),
+        started_at=row[6],
         wire_name=row[7],
         participant=row[8],
         round=row[9],
         attempt=row[10],
         tries=row[11],
         unanswered=row[12],
-        command_id=form.id_of(row[13]),
+        command_id=row[13],
         compensates=row[14],
         body=body,
-        send_after=at(row[15]),
+        send_after=row[15],
         send_attempts=row[16],
-        sent_at=at(row[17]),
-        deadline=at(row[18]),
+        sent_at=row[17],
+        deadline=row[18],
         awaited_key=row[19],
         error_code=row[20],
         error_text=row[21],
-        ended_at=at(row[22]),
+        ended_at=row[22],
     )
 
 
@@ -248,62 +255,62 @@ def key_of(step: str, direction: str, branch: str) -> StepKey:
     return _key(step, direction, branch)
 
 
-def instance_update(saga: SagaInstance, form: Form) -> tuple[Any, ...]:
+def instance_update(saga: SagaInstance) -> tuple[Any, ...]:
     """Give the values of `UPDATED_INSTANCE_COLUMNS`; the revision is the loaded one."""
-    at, cause = form.instant, saga.first_cause
+    cause = saga.first_cause
     return (
-        form.id(saga.id),
+        saga.id,
         saga.revision,
         saga.status.value,
         saga.state,
-        at(saga.wake_at),
+        saga.wake_at,
         saga.seq,
         saga.current_step,
-        at(saga.deadline),
+        saga.deadline,
         None if saga.blocked_reason is None else saga.blocked_reason.value,
         saga.blocked_step,
         None if saga.blocked_from is None else saga.blocked_from.value,
-        at(saga.blocked_at),
-        at(saga.paused_at),
+        saga.blocked_at,
+        saga.paused_at,
         None if cause is None else cause.step,
         None if cause is None else cause.code,
         None if cause is None else cause.text,
-        at(saga.updated_at),
-        at(saga.ended_at),
+        saga.updated_at,
+        saga.ended_at,
     )
 
 
-def step_values(saga_id: UUID, record: StepRecord, now: datetime, form: Form) -> tuple[Any, ...]:
+def step_values(saga_id: UUID, record: StepRecord, now: datetime) -> tuple[Any, ...]:
     """Give the values of `WRITTEN_STEP_COLUMNS`."""
-    at, key = form.instant, record.key
+    key = record.key
     return (
-        form.id(saga_id),
+        saga_id,
         key.step,
         key.direction.value,
         key.branch,
         record.seq,
         record.status.value,
-        at(record.started_at),
+        record.started_at,
         record.wire_name,
         record.participant,
         record.round,
         record.attempt,
         record.tries,
         record.unanswered,
-        form.id(record.command_id),
+        record.command_id,
         record.compensates,
         record.body,
-        at(record.send_after),
+        record.send_after,
         record.send_attempts,
-        at(record.sent_at),
-        at(record.deadline),
+        record.sent_at,
+        record.deadline,
         record.awaited_key,
         record.awaited_key if record.status is StepStatus.WAITING else None,
         record.reply,
         record.error_code,
         record.error_text,
-        at(now),
-        at(record.ended_at),
+        now,
+        record.ended_at,
     )
 
 

@@ -24,14 +24,15 @@ from orchestrator.sql.hot import known_pins
 from orchestrator.sql.rows import (
     INSTANCE_COLUMNS,
     STEP_COLUMNS,
-    TEXT,
     UPDATED_INSTANCE_COLUMNS,
     WRITTEN_STEP_COLUMNS,
+    from_text,
     instance_update,
     key_of,
     record_of,
     sagas_of,
     step_values,
+    to_text,
 )
 from orchestrator.sql.types import instant_text
 from orchestrator.store import Clock, CommandRef, SagaCommand
@@ -39,6 +40,8 @@ from orchestrator.store import Clock, CommandRef, SagaCommand
 _STEP_KEY: Final = ("saga_id", "step", "direction", "branch")
 _ATTEMPT_COLUMNS: Final = ("command_id", "saga_id", "step", "direction", "branch", "round", "attempt")
 _HISTORY_COLUMNS: Final = ("id", "saga_id", "at", "kind", "step", "text")
+_instance_of, _step_of = from_text(INSTANCE_COLUMNS), from_text(STEP_COLUMNS)
+_instance_text, _step_text = to_text(UPDATED_INSTANCE_COLUMNS), to_text(WRITTEN_STEP_COLUMNS)
 _LIVE: Final = ", ".join(f"'{status.value}'" for status in SagaStatus if not status.terminal)
 
 
@@ -138,10 +141,10 @@ class SqliteHot:
             return self._clock.now(), {}
         ids = json.dumps([row[0] for row in instances])
         steps = connection.exec_driver_sql(_STEPS, {"ids": ids}).fetchall()
-        return self._clock.now(), sagas_of(instances, steps, TEXT)
+        return self._clock.now(), sagas_of(map(_instance_of, instances), map(_step_of, steps))
 
     def _save_instances(self, connection: Connection, sagas: Sequence[SagaInstance]) -> None:
-        rows = [instance_update(saga, TEXT) for saga in sagas]
+        rows = [_instance_text(instance_update(saga)) for saga in sagas]
         values = [(*row[2:], *row[:2]) for row in rows]
         updated = connection.exec_driver_sql(_UPDATE_INSTANCES, values)
         if updated.rowcount != len(rows):
@@ -149,7 +152,7 @@ class SqliteHot:
 
     def _save_steps(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> None:
         changed = [
-            step_values(decision.instance.id, decision.steps[key], now, TEXT)
+            _step_text(step_values(decision.instance.id, decision.steps[key], now))
             for decision in decisions
             for key in decision.changed
         ]
@@ -158,7 +161,7 @@ class SqliteHot:
                 _UPDATE_STEPS, [dict(zip(WRITTEN_STEP_COLUMNS, row, strict=True)) for row in changed]
             )
         added = [
-            step_values(decision.instance.id, decision.steps[key], now, TEXT)
+            _step_text(step_values(decision.instance.id, decision.steps[key], now))
             for decision in decisions
             for key in decision.added
         ]
@@ -172,7 +175,7 @@ def _words(key: StepKey) -> tuple[str, str, str]:
 
 def _claimed(row: Sequence[Any], until: datetime) -> SagaCommand:
     width = len(STEP_COLUMNS)
-    before = record_of(row, TEXT, body=row[width])
+    before = record_of(_step_of(row), body=row[width])
     record = replace(before, send_after=until, send_attempts=before.send_attempts + 1)
     return SagaCommand(UUID(row[0]), row[width + 1], record, row[width + 2], record.send_attempts)
 

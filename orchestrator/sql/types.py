@@ -29,7 +29,7 @@ def instant_text(value: datetime) -> str:
 
 def instant_from_text(text: str) -> datetime:
     """Read what `instant_text` wrote."""
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    return datetime.fromisoformat(f"{text}+00:00")
 
 
 class Id(TypeDecorator[UUID]):
