@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import (
@@ -92,7 +92,7 @@ class MessagingSettings(BaseSettings):
         parts = urlsplit(self.url)
         account, at, host = parts.netloc.rpartition("@")
         user, colon, _ = account.partition(":")
-        return urlunsplit(parts._replace(netloc=f"{user}{colon and ':***'}{at}{host}", query=""))
+        return f"{parts.scheme}://{user}{colon and ':***'}{at}{host}{parts.path}"
 
     @property
     def in_memory(self) -> bool:
