@@ -85,7 +85,8 @@ class SagaProbe(Generic[S]):
     """
 
     def __init__(self, saga: type[Saga[S]], state: S, key: str | None = None, *, now: datetime = START) -> None:
-        self._saga, self._states = saga(), type(state)
+        self.saga, self._states = saga(), type(state)
+        """The definition, as the core is given it."""
         self.now = now
         """The present, in the probe's time."""
         self.instance: SagaInstance = _begun(saga, state, key, now)
@@ -169,9 +170,9 @@ class SagaProbe(Generic[S]):
 
     def event(self, step: type[WaitForEvent[S, E]], event: E) -> None:
         """Let an event come. One that nobody waits for yet is kept for the wait that is to come."""
-        wait = next((leaf.step for leaf in self._saga.plan.waits() if leaf.name == step.name), None)
+        wait = next((leaf.step for leaf in self.saga.plan.waits() if leaf.name == step.name), None)
         if wait is None:
-            raise AssertionError(f"{step.name} is no wait of {type(self._saga).__name__}")
+            raise AssertionError(f"{step.name} is no wait of {type(self.saga).__name__}")
         key = wait.event_key(event)
         self._acts()
         self._kept.append(
@@ -252,11 +253,11 @@ class SagaProbe(Generic[S]):
 
     def _tell(self, incoming: Incoming) -> Decision:
         try:
-            decision = decide(self._saga, self.instance, incoming, now=self.now)
+            decision = decide(self.saga, self.instance, incoming, now=self.now)
         except HookRaised as error:
             self.code_errors.append(error)
             self._aside.append(incoming)
-            decision = decide(self._saga, self.instance, CodeFailed(error.step, str(error)), now=self.now)
+            decision = decide(self.saga, self.instance, CodeFailed(error.step, str(error)), now=self.now)
         self._save(decision)
         return decision
 
@@ -312,7 +313,7 @@ class SagaProbe(Generic[S]):
         self.instance = replace(self.instance, steps={**self.instance.steps, record.key: sent})
 
     def _deliver(self, record: StepRecord) -> None:
-        leaf = cast("CommandLeaf", self._saga.plan.leaves[record.key.step])
+        leaf = cast("CommandLeaf", self.saga.plan.leaves[record.key.step])
         command = leaf.command_type(record.wire_name).model_validate_json(self._bodies[record.key])
         self.sent.append(command)
         self.just_sent.append(command)

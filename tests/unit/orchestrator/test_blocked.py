@@ -9,7 +9,9 @@ import pytest
 from messaging.messages import Failure
 from orchestrator import ActionRefused, BlockedReason, Parallel, SagaStatus, Sequence
 from orchestrator.instance import StepKey, StepStatus
+from orchestrator.signals import DeadlinePassed
 from orchestrator.testing import SagaProbe
+from orchestrator.transitions import decide
 from tests.unit.orchestrator.orders import (
     HOUR,
     MINUTE,
@@ -90,6 +92,14 @@ def test_deadlines_stand_still_while_blocked() -> None:
 
     probe.advance(2 * MINUTE)
     assert probe.step_status(AwaitingPayment) is StepStatus.EXPIRED
+
+
+def test_looking_for_what_is_due_does_nothing_while_blocked() -> None:
+    probe = blocked_beside(AwaitingPayment())
+
+    decision = decide(probe.saga, probe.instance, DeadlinePassed(), now=probe.now + 5 * HOUR)
+
+    assert decision.steps == probe.instance.steps
 
 
 def test_the_sagas_deadline_stands_still_while_blocked() -> None:

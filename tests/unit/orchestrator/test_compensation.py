@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from messaging.messages import Failure
-from orchestrator import BlockedReason, Parallel, SagaStatus, Sequence, Step
+from orchestrator import BlockedReason, Parallel, Retry, SagaStatus, Sequence, Step
 from orchestrator.instance import Direction, StepKey, StepStatus
 from orchestrator.testing import SagaProbe
 from tests.unit.orchestrator.orders import (
+    HOUR,
     MINUTE,
     ORDER,
     SECOND,
@@ -408,3 +409,28 @@ def test_with_dedupe_a_refusal_is_enough_whatever_is_unanswered() -> None:
     probe.reply(ReservingCredit, Refused(), attempt=1)
 
     assert (probe.step_status(ReservingCredit), probe.status) == (StepStatus.REFUSED, SagaStatus.COMPENSATED)
+
+
+def test_without_dedupe_a_late_refusal_of_the_last_attempt_alone_unanswered_means_it_did_not_happen() -> None:
+    step = variant(NOT_DEDUPING, retry=Retry(max_attempts=1), on_exhausted="block")
+    probe = SagaProbe(with_steps(step()), OrderState())
+    probe.advance(MINUTE)
+    assert probe.blocked_reason is BlockedReason.RETRIES_EXHAUSTED
+
+    probe.reply(step, Refused())
+
+    assert (probe.step_status(step), probe.status) == (StepStatus.REFUSED, SagaStatus.COMPENSATED)
+
+
+def test_a_repeated_refusal_of_a_compensation_that_blocks_is_a_duplicate() -> None:
+    probe = refused_with_stock_reserved()
+    probe.compensation_failed(ReservingStock, Failure())
+    probe.advance(SECOND)
+    probe.compensation_failed(ReservingStock, Failure())
+    blocked_at = probe.instance.blocked_at
+    probe.advance(HOUR)
+
+    probe.compensation_failed(ReservingStock, Failure())
+
+    assert probe.instance.blocked_at == blocked_at
+    assert probe.notes[-1].kind == "duplicate"

@@ -211,6 +211,8 @@ class Walk:
         assert before == untouched, "the caller's instance was touched"
         if self.decisions % 4 == 0:
             assert decide(self.saga, before, incoming, now=self.now) == decision, "not the same again"
+        if before.status is SagaStatus.BLOCKED and isinstance(incoming, DeadlinePassed):
+            assert decision.steps == before.steps, "a deadline passed while blocked"
         self._check(before, decision)
         self._last, self.instance = decision, decision.instance
         self._pending = decision if self._pending is None else self._pending.then(decision)
