@@ -96,10 +96,10 @@ async def asker(amqp_url: str, prefix: str, broker: Broker) -> AsyncIterator[Ask
 
 @pytest.fixture
 def participant(
-    programs: Programs, node_environment: dict[str, str], amqp_url: str, prefix: str
+    programs_on_rabbit: Programs, node_environment: dict[str, str], amqp_url: str, prefix: str
 ) -> Callable[[], Program]:
     def start() -> Program:
-        program = programs.start(
+        program = programs_on_rabbit.start(
             str(node_program()),
             str(FOLDER / "participant.js"),
             **{**node_environment, "AMQP_URL": amqp_url, "PREFIX": prefix, "JOURNAL": "labels.jsonl"},
@@ -118,7 +118,7 @@ UNDONE: Answer = ("failure", "undone", {})
 
 
 async def test_a_repeated_command_is_answered_as_before_and_not_done_again(
-    asker: Asker, participant: Callable[[], Program], programs: Programs
+    asker: Asker, participant: Callable[[], Program], programs_on_rabbit: Programs
 ) -> None:
     participant()
 
@@ -127,11 +127,11 @@ async def test_a_repeated_command_is_answered_as_before_and_not_done_again(
     outcome, code, body = await asker.ask("print-label", PARCEL, "another")
 
     assert (outcome, code, body["reason"]) == ("failure", "label-refused", "this parcel has a label")
-    assert labels_in(programs.folder / "labels.jsonl") == ["printed"]
+    assert labels_in(programs_on_rabbit.folder / "labels.jsonl") == ["printed"]
 
 
 async def test_what_was_done_is_undone_once(
-    asker: Asker, participant: Callable[[], Program], programs: Programs
+    asker: Asker, participant: Callable[[], Program], programs_on_rabbit: Programs
 ) -> None:
     participant()
     assert await asker.ask("print-label", PARCEL, "a") == PRINTED
@@ -139,11 +139,11 @@ async def test_what_was_done_is_undone_once(
     assert await asker.ask("void-label", PARCEL, "undo a", compensates="a") == VOIDED
     assert await asker.ask("void-label", PARCEL, "undo a", compensates="a") == VOIDED
 
-    assert labels_in(programs.folder / "labels.jsonl") == ["printed", "voided"]
+    assert labels_in(programs_on_rabbit.folder / "labels.jsonl") == ["printed", "voided"]
 
 
 async def test_what_was_undone_before_it_came_is_refused_when_it_comes(
-    asker: Asker, participant: Callable[[], Program], programs: Programs
+    asker: Asker, participant: Callable[[], Program], programs_on_rabbit: Programs
 ) -> None:
     participant()
 
@@ -151,7 +151,7 @@ async def test_what_was_undone_before_it_came_is_refused_when_it_comes(
     assert await asker.ask("print-label", PARCEL, "a") == UNDONE
     assert await asker.ask("void-label", PARCEL, "undo a", compensates="a") == NOTHING_TO_UNDO
 
-    assert labels_in(programs.folder / "labels.jsonl") == []
+    assert labels_in(programs_on_rabbit.folder / "labels.jsonl") == []
 
 
 async def test_what_was_refused_needs_no_undoing(asker: Asker, participant: Callable[[], Program]) -> None:
@@ -177,13 +177,13 @@ async def test_what_cannot_be_read_is_answered_retry_and_kept_as_a_dead_letter(
 
 
 async def test_killed_at_any_point_it_goes_on_where_its_journal_ends(
-    asker: Asker, participant: Callable[[], Program], programs: Programs
+    asker: Asker, participant: Callable[[], Program], programs_on_rabbit: Programs
 ) -> None:
     first = participant()
     assert await asker.ask("print-label", PARCEL, "a") == PRINTED
     assert await asker.ask("void-label", {"parcel_id": "8"}, "undo b", compensates="b") == NOTHING_TO_UNDO
     first.kill()
-    journal = programs.folder / "labels.jsonl"
+    journal = programs_on_rabbit.folder / "labels.jsonl"
     with journal.open("a") as torn:
         torn.write('[{"key":"c","answer":{"outco')
 
@@ -199,7 +199,7 @@ async def test_killed_at_any_point_it_goes_on_where_its_journal_ends(
 
 
 async def test_a_second_process_stands_by_and_takes_over_with_all_that_was_done(
-    asker: Asker, participant: Callable[[], Program], programs: Programs
+    asker: Asker, participant: Callable[[], Program], programs_on_rabbit: Programs
 ) -> None:
     first, _second = participant(), participant()
     assert await asker.ask("print-label", PARCEL, "a") == PRINTED
@@ -207,26 +207,20 @@ async def test_a_second_process_stands_by_and_takes_over_with_all_that_was_done(
 
     assert await asker.ask("print-label", PARCEL, "a") == PRINTED
     assert await asker.ask("void-label", PARCEL, "undo a", compensates="a") == VOIDED
-    assert labels_in(programs.folder / "labels.jsonl") == ["printed", "voided"]
+    assert labels_in(programs_on_rabbit.folder / "labels.jsonl") == ["printed", "voided"]
 
 
 def test_it_takes_part_in_sagas(
-    programs: Programs,
+    programs_on_rabbit: Programs,
     participant: Callable[[], Program],
     asker: Asker,
-    amqp_url: str,
     postgres_database: str,
     prefix: str,
     broker: Broker,
 ) -> None:
     for queue in ("couriers", "orchestrator.main.replies", "orchestrator.main.events"):
         broker.service_queue(f"{prefix}{queue}")
-    broker.exchange(f"{prefix}events")
-    environment = {
-        "ORCHESTRATOR_DATABASE_URL": postgres_database,
-        "MESSAGING_BROKER_URL": amqp_url,
-        "MESSAGING_PREFIX": prefix,
-    }
+    programs, environment = programs_on_rabbit, {"ORCHESTRATOR_DATABASE_URL": postgres_database}
     programs.done(programs.saga("migrate", **environment))
     targets = ("node_participant.sagas:app", "node_participant.sagas:couriers")
     programs.saga("run", *targets, **environment, ANSWER_SECONDS="2").wait_until_it_says("Running")

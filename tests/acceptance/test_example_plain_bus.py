@@ -43,16 +43,15 @@ def test_in_one_process_a_subscriber_is_answered_welcomed_and_announced(programs
 
 
 async def test_over_rabbitmq_mail_waits_for_a_mailer_that_was_killed(
-    programs: Programs, amqp_url: str, prefix: str, broker: Broker
+    programs_on_rabbit: Programs, amqp_url: str, prefix: str, broker: Broker
 ) -> None:
     for queue in ("newsletter", "mailer", "asking"):
         broker.service_queue(f"{prefix}{queue}")
-    broker.exchange(f"{prefix}events")
-    on_broker = {"MESSAGING_BROKER_URL": amqp_url, "MESSAGING_PREFIX": prefix}
+    programs = programs_on_rabbit
     programs.done(programs.saga("migrate", "--only", "messaging", "--url", "sqlite:///newsletter.db"))
     programs.done(programs.start(*_prepare(), name="prepare"))
-    newsletter = programs.saga("run", "plain_bus.services:newsletter", **on_broker)
-    mailer = programs.saga("run", "plain_bus.services:mailer", **on_broker)
+    newsletter = programs.saga("run", "plain_bus.services:newsletter")
+    mailer = programs.saga("run", "plain_bus.services:mailer")
     newsletter.wait_until_it_says("Running")
     mailer.wait_until_it_says("Running")
     mailer.kill()
@@ -68,7 +67,7 @@ async def test_over_rabbitmq_mail_waits_for_a_mailer_that_was_killed(
     await transport.close()
     assert mails_of(programs) == []
 
-    programs.saga("run", "plain_bus.services:mailer", **on_broker)
+    programs.saga("run", "plain_bus.services:mailer")
     eventually(lambda: mails_of(programs) == MAILS_TO_BOTH, because=programs.tails)
 
 
