@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli import logs, options
+from orchestrator.cli import options
 from orchestrator.cli.report import reported
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def run(
         from orchestrator.cli.reload import run_reloading
 
         raise typer.Exit(run_reloading(sys.argv[1:], app_dir))
+    from orchestrator.cli import logs
+
     parts = _loaded(targets, app_dir)
     logs.log_to_stderr(log_level.value, log_format.value)
     _serve(parts, database_url, broker_url)

@@ -112,14 +112,13 @@ def _cells(row: TimelineRow) -> Sequence[Text | str]:
     name = f"{row.step}[{row.branch}]" if row.branch else row.step
     to = f" to {row.participant}" if row.participant else ""
     tries = f" (attempt {row.attempt})" if row.attempt > 1 else ""
-    begun = (row.sent_at or row.started_at) if row.participant else row.started_at
     return (
         Text(f"↩ {name}" if undoing else name, "yellow" if undoing else "bold"),
         Text(row.status.value, _style(row)),
         Text(f"{row.message or ''}{to}{tries}"),
         _sent(row),
         output.clock_time(row.ended_at) if row.ended_at else "…",
-        output.duration((row.ended_at or datetime.now(UTC)) - min(begun, row.ended_at or begun)),
+        output.duration((row.ended_at or datetime.now(UTC)) - row.started_at),
         Text(_remark(row)),
     )
 
@@ -146,6 +145,8 @@ def _style(row: TimelineRow) -> str:
 
 
 def _print_notes(console: Console, seen: Seen) -> None:
+    from rich.text import Text
+
     notes = [(note.at, f"{note.kind} {note.step}".strip(), note.text) for note in seen.history]
     notes += [(asked.at, f"{asked.action} asked", _answer(asked)) for asked in seen.audit]
     for at, what, text in sorted(notes):

@@ -16,11 +16,14 @@ from rich.text import Text
 from messaging.settings import MessagingSettings
 from orchestrator.app import running
 from orchestrator.cli import output
+from orchestrator.cli.describe import how_it_stands
+from orchestrator.cli.exits import CommandError
 from orchestrator.cli.happenings import line
 from orchestrator.cli.listing import print_table
 from orchestrator.cli.watch import followed
 from orchestrator.client import SagaClient
 from orchestrator.demo import CreateOrderSaga, app, customers, ledgers, orders, payments, stories, warehouse
+from orchestrator.instance import SagaStatus
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.sql.connecting import ConnectionSettings, connect
 from orchestrator.status import SagaRow, StatusReader
@@ -92,7 +95,7 @@ class Demo:
         self._console.print(
             Text(f"Order {order}, {story.customer} buys a {story.product}{expectation}", "bold underline")
         )
-        async for happening in followed(sagas, started.id, look_every=0.03):
+        async for happening in followed(sagas, started.id, look_every=0.03, until_blocked=True):
             self._console.print(line(happening, "  "), soft_wrap=True)
             if self._console.is_terminal:
                 await asyncio.sleep(_LINE_PAUSE_SECONDS)
@@ -116,6 +119,9 @@ class Demo:
         print_table(self._console, rows)
         if len(self._started) > _LISTED:
             self._console.print(f"and {len(self._started) - _LISTED} more")
+        blocked = next((row for row in rows if row.status is SagaStatus.BLOCKED), None)
+        if blocked is not None:
+            raise CommandError(f"{how_it_stands(blocked)}. That should not happen here; its file is {self._file}")
         for text in self._next_steps(rows):
             self._console.print(text, soft_wrap=True)
 

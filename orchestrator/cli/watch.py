@@ -13,6 +13,7 @@ import typer
 from orchestrator.cli import exits, options, output
 from orchestrator.cli.exits import CommandError
 from orchestrator.cli.report import reported
+from orchestrator.instance import SagaStatus
 
 if TYPE_CHECKING:
     from orchestrator.cli.happenings import Happening
@@ -56,8 +57,16 @@ async def _watch(database_url: str | None, saga_id: UUID, as_json: bool) -> None
                 console.print(line(one), soft_wrap=True)
 
 
-async def followed(sagas: StatusReader, saga_id: UUID, *, look_every: float) -> AsyncIterator[Happening]:
+async def followed(
+    sagas: StatusReader, saga_id: UUID, *, look_every: float, until_blocked: bool = False
+) -> AsyncIterator[Happening]:
     """What has happened to a saga, and then what happens, until it ends.
+
+    Args:
+        sagas: where to read.
+        saga_id: which one.
+        look_every: so many seconds.
+        until_blocked: end as well when the saga needs an operator.
 
     Raises:
         UnknownSaga: none has this id.
@@ -70,7 +79,7 @@ async def followed(sagas: StatusReader, saga_id: UUID, *, look_every: float) -> 
         seen = await seen_saga(sagas, saga_id)
         for one in follower.news(story(seen.row, seen.timeline, seen.history)):
             yield one
-        if seen.row.status.terminal:
+        if seen.row.status.terminal or (until_blocked and seen.row.status is SagaStatus.BLOCKED):
             return
         await asyncio.sleep(look_every)
 
