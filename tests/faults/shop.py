@@ -5,6 +5,7 @@ Every effect is a row of `ledger`, where nothing is unique: what is done twice i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from enum import StrEnum
@@ -132,7 +133,7 @@ SOON_AGAIN = Retry(max_attempts=10, backoff=timedelta(milliseconds=200), factor=
 class ShopStep(Step[OrderState, Done]):
     """With policies for tests."""
 
-    timeout = timedelta(seconds=60)
+    timeout = timedelta(seconds=float(os.environ.get("SHOP_STEP_TIMEOUT_SECONDS", "60")))
     retry = SOON_AGAIN
     compensation_retry = SOON_AGAIN
 

@@ -215,10 +215,27 @@ class System:
         closed = await self.column("SELECT count(*) FROM ledger WHERE effect LIKE 'closed %'", self.shop)
         return "" if closed[0] >= len(self.orders) else f"{closed[0]} of {len(self.orders)} orders were closed"
 
+    async def effects(self, effect: str = "%") -> int:
+        """How much has happened so far."""
+        (count,) = await self.column(f"SELECT count(*) FROM ledger WHERE effect LIKE '{effect}'", self.shop)
+        return int(count)
+
+    async def more_happened(self, than: int) -> None:
+        """Wait until there are more effects than so many."""
+
+        async def grown() -> bool:
+            return await self.effects() > than
+
+        await eventually(grown, f"more than {than} effects; {self.children[-1].tail()}")
+
     # -- the audit
 
-    async def check(self) -> None:
-        """Each order ended as its data say, with exactly the effects it should have."""
+    async def check(self, *, unmatched: bool = False) -> None:
+        """Each order ended as its data say, with exactly the effects it should have.
+
+        Args:
+            unmatched: whether messages that fit no saga are to be expected.
+        """
         problems: list[str] = []
         statuses = dict(await self.rows("SELECT business_key, status FROM saga_instance"))
         effects: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -229,7 +246,8 @@ class System:
             found = [_said(statuses.get(order_id), wanted), *_wrong_effects(kind, effects[order_id])]
             problems += [f"{order_id} ({kind.value}): {problem}" for problem in found if problem]
         problems += self._attempts_with_two_ids()
-        problems += [str(row) for row in await self.rows("SELECT reason, saga_id FROM saga_unmatched")]
+        if not unmatched:
+            problems += [str(row) for row in await self.rows("SELECT reason, saga_id FROM saga_unmatched")]
         assert not problems, "\n".join(problems) + "\n" + await self._story()
 
     def _attempts_with_two_ids(self) -> list[str]:
