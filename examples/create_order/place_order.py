@@ -47,7 +47,7 @@ async def main(arguments: argparse.Namespace) -> None:
         await pay_when_asked(client, started, order)
     row = await client.wait(started.id, timeout=timedelta(seconds=arguments.seconds))
     state = await client.state(CreateOrderSaga, started.id)
-    print(f"{row.status.value}: {state.tracking or state.refusal}")
+    print(f"{row.status.value}: {state.tracking or state.refusal or row.error_text}")
     await engine.dispose()
 
 
