@@ -81,6 +81,8 @@ class EngineLoop:
                 await self._take_deliveries()
                 if self._is_time():
                     await self._look_at_the_database()
+                elif self._nudged:
+                    await self._take_on_sagas()
         finally:
             for pump in pumps:
                 pump.cancel()
@@ -88,13 +90,13 @@ class EngineLoop:
 
     async def _wait(self) -> None:
         now = asyncio.get_running_loop().time()
-        timeout = max(self._next_poll - now, 0)
+        timeout = 0 if self._nudged else max(self._next_poll - now, 0)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), timeout)
         self._wake.clear()
 
     def _is_time(self) -> bool:
-        return self._nudged or asyncio.get_running_loop().time() >= self._next_poll
+        return asyncio.get_running_loop().time() >= self._next_poll
 
     # -- deliveries
 
@@ -169,10 +171,8 @@ class EngineLoop:
 
     async def _look_at_the_database(self) -> None:
         """New and due sagas, signals, unsent commands, news of the sender; again while there is more."""
-        self._nudged = False
-        deadlines = await self._replies.caught_up() and await self._events.caught_up()
         more = [
-            await self._scan(lambda limit: self._engine.wake(limit, deadlines=deadlines)),
+            await self._take_on_sagas(),
             await self._scan(self._engine.signals),
             await self._scan(lambda _: self._engine.claim_unsent()),
         ]
@@ -182,6 +182,13 @@ class EngineLoop:
             more.append(await self._scan(lambda _: self._engine.match_events()))
             self._next_sweep = now + self._settings.sweep.total_seconds()
         self._next_poll = now if any(more) else now + self._settings.poll.total_seconds()
+
+    async def _take_on_sagas(self) -> bool:
+        self._nudged = False
+        deadlines = await self._replies.caught_up() and await self._events.caught_up()
+        more = await self._scan(lambda limit: self._engine.wake(limit, deadlines=deadlines))
+        self._nudged = self._nudged or more
+        return more
 
     async def _scan(self, work: Callable[[int], Awaitable[int]]) -> bool:
         """Do what will be done again at the next look; return whether there is more.
