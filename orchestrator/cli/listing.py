@@ -63,16 +63,10 @@ def print_table(console: Console, rows: Iterable[SagaRow]) -> None:
 
     from orchestrator.cli.describe import age, first_cause
 
-    table = output.table("id", "saga", "key", "status", "at", "age", "why", terminal=console.is_terminal)
+    table = output.table("id", "saga", "key", "status", "age", "at, or why", terminal=console.is_terminal)
     for row in rows:
         status = Text(row.status.value, output.status_style(row.status.value))
-        table.add_row(
-            str(row.saga_id),
-            Text(row.saga),
-            Text(row.business_key or ""),
-            status,
-            Text(row.current_step or ""),
-            output.duration(age(row)),
-            Text(first_cause(row)),
-        )
+        why = Text(row.current_step or first_cause(row))
+        key = Text(row.business_key or "")
+        table.add_row(str(row.saga_id), Text(row.saga), key, status, output.duration(age(row)), why)
     output.print_table(console, table)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_NEVER_WRAPPED: Final = ("id", "status", "sent", "answered", "took", "age")
 _PLAIN_WIDTH: Final = 400
 """Lines that programs read are not wrapped."""
 
@@ -37,7 +38,7 @@ def table(*headings: str, terminal: bool) -> Table:
 
     made = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in headings:
-        made.add_column(heading, overflow="fold")
+        made.add_column(heading, overflow="fold", no_wrap=heading in _NEVER_WRAPPED)
     return made
 
 

@@ -29,7 +29,8 @@ from orchestrator.sql.connecting import ConnectionSettings, connect
 from orchestrator.status import SagaRow, StatusReader
 
 _TOLD: Final = len(stories.STORIES)
-"""So many orders are told one by one; further ones run together."""
+"""So many orders are told one by one; further ones run beside each other."""
+_AT_ONCE: Final = 20
 _LISTED: Final = 20
 _LINE_PAUSE_SECONDS: Final = 0.06
 _FIRST_ORDER: Final = 1001
@@ -102,15 +103,17 @@ class Demo:
 
     async def _run_the_rest(self, client: SagaClient, rest: list[tuple[int, stories.Story]]) -> None:
         self._console.print()
-        self._console.print(f"{len(rest)} more orders, all at once ...")
+        self._console.print(f"{len(rest)} more orders, {_AT_ONCE} at a time ...")
         clock = asyncio.get_running_loop().time
-        began = clock()
-        ids = [
-            (await client.start(CreateOrderSaga, story.state(str(order)), key=str(order))).id for order, story in rest
-        ]
-        self._started += ids
-        for saga_id in ids:
-            await client.wait(saga_id, timeout=_PATIENCE)
+        began, room = clock(), asyncio.Semaphore(_AT_ONCE)
+
+        async def order(number: int, story: stories.Story) -> UUID:
+            async with room:
+                started = await client.start(CreateOrderSaga, story.state(str(number)), key=str(number))
+                await client.wait(started.id, timeout=_PATIENCE)
+                return started.id
+
+        self._started += await asyncio.gather(*(order(number, story) for number, story in rest))
         self._console.print(f"... have ended, after {output.duration(timedelta(seconds=clock() - began))}.")
 
     async def _conclude(self, sagas: StatusReader) -> None:
@@ -139,7 +142,7 @@ class Demo:
             Text(f"  saga show {undone.saga_id} {url}"),
             Text("\nAnd now:", "bold"),
             Text("  saga demo --fail ShippingOrder      have a step go wrong in every order"),
-            Text("  saga demo --sagas 200               many at once"),
+            Text("  saga demo --sagas 50                many at once"),
             Text("  saga --help                         the other commands"),
         ]
 

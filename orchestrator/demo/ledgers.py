@@ -71,10 +71,12 @@ class StockHold(Ledger):
 @asynccontextmanager
 async def opened(file: Path) -> AsyncGenerator[None]:
     """Create the tables where they are missing and bind `Sessions` to them, for as long as the block lasts."""
-    engine = create_async_engine(f"sqlite+aiosqlite:///{file}", connect_args={"timeout": 10})
+    # One connection: SQLite has one writer, and waiting for a turn here is quicker than asking the file for it.
+    engine = create_async_engine(f"sqlite+aiosqlite:///{file}", pool_size=1, max_overflow=0)
     try:
         async with engine.begin() as connection:
             await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            await connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
             await connection.run_sync(Ledger.metadata.create_all)
             await create_tables(connection)
         Sessions.configure(bind=engine)
