@@ -79,6 +79,12 @@ class Plan:
         """The leaves that wait for events."""
         return (leaf for leaf in self.leaves.values() if isinstance(leaf, EventLeaf))
 
+    @property
+    def longest_timeout(self) -> timedelta:
+        """How long some command of the saga may wait for its answer."""
+        steps = [leaf.step for leaf in self.leaves.values() if isinstance(leaf, CommandLeaf)]
+        return max((max(step.timeout, step.compensation_timeout) for step in steps), default=timedelta(0))
+
 
 def fingerprint_of(root: Branch) -> str:
     """Digest names, kinds, nesting, roles and wire names: what an instance in flight depends on."""
@@ -99,14 +105,22 @@ def _shape(part: LeafPlan | Branch) -> list[Any]:
 def type_arguments(cls: type, origin: type) -> tuple[Any, ...]:
     """The arguments a class gave to a generic base: `(OrderState, CreditReserved)` of a `Step`.
 
-    Looks through the bases, so a class that inherits from a concrete step has the same arguments.
+    Looks through the bases, so a class that inherits from a concrete step has the same arguments, and one that
+    completes a step of one's own, `class OrderStep(Step[OrderState, R])`, has what both say together.
     """
-    for klass in cls.__mro__:
-        for base in getattr(klass, "__orig_bases__", ()):
-            if get_origin(base) is origin:
-                arguments = get_args(base)
-                if all(isinstance(argument, type) for argument in arguments):
-                    return arguments
+    arguments = _arguments(cls, origin)
+    return arguments if all(isinstance(argument, type) for argument in arguments) else ()
+
+
+def _arguments(cls: type, origin: type) -> tuple[Any, ...]:
+    """As `type_arguments`, with the class' own parameters where it leaves them open."""
+    for base in vars(cls).get("__orig_bases__", cls.__bases__):
+        plain = get_origin(base) or base
+        if plain is origin:
+            return get_args(base)
+        if isinstance(plain, type) and issubclass(plain, origin):
+            given = dict(zip(getattr(plain, "__parameters__", ()), get_args(base), strict=False))
+            return tuple(given.get(argument, argument) for argument in _arguments(plain, origin))
     return ()
 
 

@@ -124,8 +124,10 @@ class OrchestratorService:
             self._spawn(self._outbox.run(), "outbox relay")
 
     async def _recover(self) -> None:
+        """Send unanswered commands again, each with all the time it may need: being away is no timeout."""
+        timeout = max((saga.plan.longest_timeout for saga in self._registry), default=timedelta(0))
         async with self._store.transaction() as tx:
-            due = await tx.make_unanswered_due(timeout=timedelta(0))
+            due = await tx.make_unanswered_due(timeout=timeout)
         if due:
             logger.info("%d commands were unanswered when the last process ended; they are sent again", due)
 

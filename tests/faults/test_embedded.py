@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import prepared
-from tests.faults.system import EVERY_KIND, System, opened
+from tests.faults.shop import Kind
+from tests.faults.system import EVERY_KIND, System, eventually, opened
 from tests.faults.test_killed_anywhere import ENGINE, PARTICIPANT, RELAY
 
 # The rest is killed at in the torture.
@@ -48,6 +50,29 @@ async def killed_at_each(shop: System, failpoints: Iterable[str]) -> None:
 
 async def test_killed_at_the_most_telling_lines_it_ends_every_order_right_and_once(embedded: System) -> None:
     await killed_at_each(embedded, MOST_TELLING)
+
+
+async def test_a_downtime_longer_than_every_deadline_is_no_timeout(embedded: System) -> None:
+    doomed = await embedded.start("all", failpoint="participant.claimed:3")
+    await embedded.place([Kind.PLAIN] * 20)
+    await doomed.killed_itself()
+    await eventually(lambda: deadlines_passed(embedded), "all deadlines have passed")
+    began = datetime.now(UTC).replace(tzinfo=None)
+    alone = await embedded.start("orchestrator")
+    deadlines = await embedded.column("SELECT deadline FROM saga_step WHERE status = 'outstanding'")
+    assert min(map(datetime.fromisoformat, deadlines)) >= began + timedelta(seconds=1.5)
+    await alone.kill()
+
+    await embedded.start("all")
+    await embedded.all_ended()
+    await embedded.stop()
+    await embedded.check()
+    assert await embedded.column("SELECT step FROM saga_attempt") == []
+
+
+async def deadlines_passed(shop: System) -> bool:
+    deadlines = await shop.column("SELECT deadline FROM saga_step WHERE deadline IS NOT NULL")
+    return max(map(datetime.fromisoformat, deadlines)) < datetime.now(UTC).replace(tzinfo=None)
 
 
 @pytest.mark.torture

@@ -25,6 +25,16 @@ async def test_the_broker_dies_and_comes_back(
             await lives_through(shop, private_rabbit, orders_meanwhile=True)
 
 
+@pytest.mark.torture
+async def test_the_broker_dies_again_and_again(
+    private_rabbit: PrivateRabbit, postgres_url: str, prefix: str, tmp_path: Path
+) -> None:
+    with fresh_database(postgres_url) as sagas, fresh_database(postgres_url) as participants:
+        prepared(sagas, participants)
+        async with opened(System(private_rabbit.url, prefix, sagas, participants, tmp_path)) as shop:
+            await lives_through(shop, private_rabbit, orders_meanwhile=True, rounds=10)
+
+
 @pytest.mark.parametrize("whose", ["the orchestrator's", "the services'"])
 async def test_a_database_dies_and_comes_back(
     private_postgres: PrivatePostgres, shop: System, tmp_path: Path, whose: str
@@ -43,11 +53,11 @@ async def test_a_database_dies_and_comes_back(
             await lives_through(mixed, private_postgres, orders_meanwhile=whose == "the services'")
 
 
-async def lives_through(shop: System, server: PrivateServer, *, orders_meanwhile: bool) -> None:
+async def lives_through(shop: System, server: PrivateServer, *, orders_meanwhile: bool, rounds: int = 1) -> None:
     processes = await asyncio.gather(shop.start("orchestrator"), shop.start("services"))
     await shop.place(EVERY_KIND)
     await shop.all_ended()  # so that all queues have been used, and are older than a moment
-    for _ in range(2):
+    for _ in range(rounds):
         before = await shop.effects()
         await shop.place(EVERY_KIND * 6)
         await shop.more_happened(than=before)
