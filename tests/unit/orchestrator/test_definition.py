@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from pydantic import BaseModel
 
-from messaging.messages import Command
+from messaging.messages import Command, Reply
 from orchestrator import Parallel, Saga, SagaDefinitionError, Sequence, Step, WaitForEvent
 from orchestrator.plan import CommandLeaf, EventLeaf
 from tests.unit.orchestrator.orders import (
@@ -35,6 +35,8 @@ from tests.unit.orchestrator.orders import (
 
 if TYPE_CHECKING:
     from decimal import Decimal
+
+R = TypeVar("R", bound=Reply)
 
 
 class OtherState(BaseModel):
@@ -192,6 +194,26 @@ def test_a_step_without_its_types_is_refused() -> None:
     text = refused(lambda: with_steps(Untyped()))
 
     assert "does not say its types. Write class Untyped(Step[OrderState, Reply])" in text
+
+
+def test_steps_may_have_a_generic_base_of_ones_own() -> None:
+    class OrderStep(Step[OrderState, R]):
+        participant = "orders"
+        nothing_to_undo = True
+
+    class PatientStep(OrderStep[R]):
+        timeout = timedelta(seconds=3)
+
+    class Reserving(PatientStep[StockReserved]):
+        def command(self, state: OrderState) -> ReserveStock:
+            return ReserveStock(order_id=state.order_id)
+
+    saga = with_steps(Reserving())
+
+    leaf = saga.plan.leaves["Reserving"]
+    assert isinstance(leaf, CommandLeaf)
+    assert leaf.reply is StockReserved
+
 
 
 def test_a_command_with_another_reply_than_the_steps_is_refused() -> None:

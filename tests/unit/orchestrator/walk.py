@@ -223,7 +223,9 @@ class Walk:
         if decision is None:
             return
         assert not set(decision.added) & set(decision.changed)
-        steps = {key: replace(record, body=None, reply=None) for key, record in decision.steps.items()}
+        steps = dict(decision.steps)
+        for key in (*decision.added, *decision.changed):
+            steps[key] = replace(steps[key], body=None, reply=None)
         self.instance = replace(decision.instance, steps=steps, revision=self.instance.revision + 1)
         for key in (*decision.added, *decision.changed):
             record = decision.steps[key]
@@ -283,7 +285,8 @@ class Walk:
         for key in decision.added:
             if key.direction is Direction.COMPENSATION:
                 assert after.steps[StepKey(key.step)].status in HAPPENED, "undone though it did not happen"
-        self._check_order(after, self.plan.root)
+        if any(key.direction is Direction.COMPENSATION for key in decision.added):
+            self._check_order(after, self.plan.root)
 
     def _check_order(self, after: SagaInstance, part: Branch | LeafPlan) -> None:
         """In a sequence an undo begins only when all that came later is undone."""
