@@ -81,9 +81,7 @@ class Destination:
 
     def __str__(self) -> str:
         return (
-            f"exchange {self.exchange!r} key {self.routing_key!r}"
-            if self.exchange
-            else f"queue {self.routing_key!r}"
+            f"exchange {self.exchange!r} key {self.routing_key!r}" if self.exchange else f"queue {self.routing_key!r}"
         )
 
 

@@ -78,9 +78,7 @@ def checked_handler(
         hints = get_type_hints(function, localns={**names})
         parameters = list(inspect.signature(function).parameters.values())
     except (NameError, TypeError, ValueError) as error:
-        raise refuse(
-            f"has annotations that cannot be read: {error}. Import what they name at run time"
-        ) from error
+        raise refuse(f"has annotations that cannot be read: {error}. Import what they name at run time") from error
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) not in (1, 2) or len(positional) != len(parameters):
         raise refuse(f"must take ({message.__name__}) or ({message.__name__}, Context), nothing else")
@@ -152,9 +150,7 @@ def _session_problem(service: SessionKind, asked: SessionKind, is_async: bool) -
     if service is SessionKind.NONE:
         if asked is SessionKind.NONE:
             return ""
-        return (
-            "asks for a session, but the service has no sessions. Give it sessions=..., or take Context[None]"
-        )
+        return "asks for a session, but the service has no sessions. Give it sessions=..., or take Context[None]"
     if service is SessionKind.SYNC and is_async:
         return (
             "is async, but the service's sessions are not. "
@@ -163,10 +159,7 @@ def _session_problem(service: SessionKind, asked: SessionKind, is_async: bool) -
     if asked is SessionKind.NONE:
         return ""
     if service is SessionKind.ASYNC and not is_async:
-        return (
-            "is a plain function and asks for the session, which is async here. "
-            "Make it async, or take Context[None]"
-        )
+        return "is a plain function and asks for the session, which is async here. Make it async, or take Context[None]"
     if asked not in (SessionKind.ANY, service):
         return f"asks for {asked.value}, but the service's sessions make {service.value}"
     return ""

@@ -7,16 +7,15 @@ senders that must not lose anything publish `until_handled`.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 
 from messaging.envelope import Destination, Envelope
 from messaging.errors import MessageTooLarge, NotConfirmed, PublishError, TopologyMismatch, TransportError, Unroutable
+from messaging.routing import matches
 from messaging.transport import (
     DEAD_LETTER_DETAIL,
     DEAD_LETTER_QUEUE,
@@ -151,7 +150,7 @@ class MemoryTransport:
         queues = self._routes.get(route)
         if queues is None:
             bound = self._exchanges.get(destination.exchange, ())
-            matching = [queue for binding, queue in bound if _matches(binding, destination.routing_key)]
+            matching = [queue for binding, queue in bound if matches(binding, destination.routing_key)]
             if len(self._routes) >= _ROUTES_KEPT:
                 self._routes.clear()
             queues = self._routes[route] = tuple(dict.fromkeys(matching))
@@ -375,22 +374,3 @@ class _Queue:
             else:
                 alive.append(entry)
         self.ready.extendleft(reversed(alive))
-
-
-def _matches(binding: Binding, routing_key: str) -> bool:
-    if binding.kind == "fanout":
-        return True
-    if binding.kind == "direct":
-        return binding.routing_key == routing_key
-    return _topic_pattern(binding.routing_key).fullmatch(f".{routing_key}") is not None
-
-
-@lru_cache(maxsize=1024)
-def _topic_pattern(binding_key: str) -> re.Pattern[str]:
-    """A binding's words as a pattern: `*` is one word, `#` any number, none included."""
-    pattern = ""
-    words = binding_key.split(".")
-    # Every word is matched with a dot before it, so that `#` can stand for no word at all.
-    for word in words:
-        pattern += r"(?:\.[^.]*)*" if word == "#" else r"\.[^.]*" if word == "*" else r"\." + re.escape(word)
-    return re.compile(pattern, re.DOTALL)
