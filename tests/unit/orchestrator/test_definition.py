@@ -215,7 +215,6 @@ def test_steps_may_have_a_generic_base_of_ones_own() -> None:
     assert leaf.reply is StockReserved
 
 
-
 def test_a_command_with_another_reply_than_the_steps_is_refused() -> None:
     class Mismatched(Step[OrderState, StockReserved]):
         participant = "customers"
