@@ -1,20 +1,22 @@
 """What can go wrong on the bus, by who can act.
 
-MessagingError
-├── MessageDefinitionError      the author, when the class is created
-├── HandlerDefinitionError      the author, when the handler is registered
-├── SettingsError               whoever configures the process, at start
-├── UnencodableMessage          the sender, before anything is sent
-├── DecodeError                 the sender of what was received
-│   └── UnknownMessageType
-├── PublishError                nothing was confirmed; may be sent again with the same id
-│   ├── Unroutable              the operator: no queue takes this message
-│   ├── NotConfirmed            nobody: the broker was away or refused; it may have arrived
-│   └── MessageTooLarge         the sender
-├── TransportError              the operator: broker away, or refuses what we declare
-│   └── TopologyMismatch
-├── RequestTimeout              the caller of `request`
-└── CommandRefused              the caller of `request`: the participant answered with a failure
+    MessagingError
+    ├── MessageDefinitionError      the author, when the class is created
+    ├── HandlerDefinitionError      the author, when the handler is registered
+    ├── SettingsError               whoever configures the process, at start
+    ├── UnencodableMessage          the sender, before anything is sent
+    ├── DecodeError                 the sender of what was received
+    │   └── UnknownMessageType
+    ├── PublishError                nothing was confirmed; may be sent again with the same id
+    │   ├── Unroutable              the operator: no queue takes this message
+    │   ├── NotConfirmed            nobody: the broker was away or refused; it may have arrived
+    │   └── MessageTooLarge         the sender
+    ├── TransportError              the operator: broker away, or refuses what we declare
+    │   └── TopologyMismatch
+    ├── RequestTimeout              the caller of `request`
+    └── CommandRefused              the caller of `request`: the participant answered with a failure
+
+Errors carry their ids as attributes and build their own text: what went wrong, and what to do next.
 """
 
 from __future__ import annotations
