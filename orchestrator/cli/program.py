@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Annotated, Final
 
 import typer
@@ -19,6 +21,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
+
+
+def _add(name: str, command: Callable[..., None], panel: str, *examples: str) -> None:
+    """Add a command; its docstring is its help, each paragraph one flow of text."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    told = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
+    app.command(name, help=told, rich_help_panel=panel, epilog=_examples(*examples))(command)
 
 
 def _examples(*lines: str) -> str:
@@ -51,44 +60,42 @@ def saga(
     Debugging.wanted = debug
 
 
-app.command("demo", rich_help_panel=_RUN, epilog=_examples("saga demo", "saga demo --fail ReservingCredit"))(demo.demo)
-app.command(
-    "migrate",
-    rich_help_panel=_RUN,
-    epilog=_examples("saga migrate", "saga migrate --check", "saga migrate --only messaging --url postgresql://..."),
-)(migrate.migrate)
-app.command(
-    "run",
-    rich_help_panel=_RUN,
-    epilog=_examples(
-        "saga run shop.main:app",
-        "saga run shop.main:app shop.services:orders shop.services:customers",
-        "saga run shop.main:app --reload --log-level debug",
-    ),
-)(run.run)
-app.command("doctor", rich_help_panel=_RUN, epilog=_examples("saga doctor", "saga doctor --json"))(doctor.doctor)
-app.command(
-    "start",
-    rich_help_panel=_SAGAS,
-    epilog=_examples(
-        """saga start create-order --app shop.main:app --data '{"order_id": "1001"}'""",
-        "saga start create-order --data @order.json --key 1001 --wait --timeout 30",
-    ),
-)(start.start)
-app.command(
-    "list",
-    rich_help_panel=_SAGAS,
-    epilog=_examples("saga list", "saga list --status blocked", "saga list --saga create-order --key 1001 --json"),
-)(listing.list_sagas)
-app.command(
-    "show", rich_help_panel=_SAGAS, epilog=_examples("saga show 019f6d3a-...", "saga show 019f6d3a-... --json")
-)(show.show)
-app.command("watch", rich_help_panel=_SAGAS, epilog=_examples("saga watch 019f6d3a-...", "saga watch --all"))(
-    watch.watch
+_add(
+    "demo", demo.demo, _RUN, "saga demo", "saga demo --fail ReservingCredit", "saga demo --sagas 50 --database shop.db"
 )
-app.command(
-    "cancel", rich_help_panel=_SAGAS, epilog=_examples("""saga cancel 019f6d3a-... --reason "ordered twice\"""")
-)(acting.cancel)
-app.command(
-    "retry", rich_help_panel=_SAGAS, epilog=_examples("""saga retry 019f6d3a-... --reason "stock corrected\"""")
-)(acting.retry)
+_add(
+    "migrate",
+    migrate.migrate,
+    _RUN,
+    "saga migrate",
+    "saga migrate --check",
+    "saga migrate --only messaging --url postgresql://...",
+)
+_add(
+    "run",
+    run.run,
+    _RUN,
+    "saga run shop.main:app",
+    "saga run shop.main:app shop.services:orders shop.services:customers",
+    "saga run shop.main:app --reload --log-level debug",
+)
+_add("doctor", doctor.doctor, _RUN, "saga doctor", "saga doctor --json")
+_add(
+    "start",
+    start.start,
+    _SAGAS,
+    """saga start create-order --app shop.main:app --data '{"order_id": "1001"}'""",
+    "saga start create-order --data @order.json --key 1001 --wait --timeout 30",
+)
+_add(
+    "list",
+    listing.list_sagas,
+    _SAGAS,
+    "saga list",
+    "saga list --status blocked",
+    "saga list --saga create-order --key 1001 --json",
+)
+_add("show", show.show, _SAGAS, "saga show 019f6d3a-...", "saga show 019f6d3a-... --json")
+_add("watch", watch.watch, _SAGAS, "saga watch 019f6d3a-...", "saga watch --all")
+_add("cancel", acting.cancel, _SAGAS, """saga cancel 019f6d3a-... --reason "ordered twice\"""")
+_add("retry", acting.retry, _SAGAS, """saga retry 019f6d3a-... --reason "stock corrected\"""")

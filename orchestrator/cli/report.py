@@ -53,8 +53,7 @@ def explained(error: Exception) -> tuple[str, int]:
         return error.text, error.code
     code = _known_code(error)
     if code is not None:
-        text = str(error)
-        return (text if text.endswith((".", "?", "!")) or "saga " in text[-40:] else f"{text}."), code
+        return str(error), code
     return (
         f"unexpected {type(error).__name__}: {error}\nThe traceback: run it again with --debug before the command.",
         exits.FAILED,
