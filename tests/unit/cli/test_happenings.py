@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,23 +20,17 @@ def at(seconds: float) -> datetime:
 
 
 def saga_row(status: SagaStatus, ended: float | None = None) -> SagaRow:
-    nothing = dict.fromkeys(
-        "business_key current_step waiting_for waiting_since attempt next_wake_at failed_step "
-        "error_code error_text blocked_reason blocked_step paused_at".split()
-    )
-    ended_at = None if ended is None else at(ended)
-    times = {"started_at": START, "updated_at": START, "ended_at": ended_at}
-    return SagaRow(saga_id=SAGA, saga="create-order", version=1, status=status, **nothing, **times)
+    nothing: dict[str, Any] = {one.name: None for one in fields(SagaRow)}
+    times = {"started_at": START, "updated_at": START, "ended_at": None if ended is None else at(ended)}
+    return SagaRow(**{**nothing, "saga_id": SAGA, "saga": "create-order", "version": 1, "status": status, **times})
 
 
 def step(name: str, seq: int, status: StepStatus, began: float, ended: float | None, **more: Any) -> TimelineRow:
     empty = dict.fromkeys(("sent_at", "deadline", "error_code", "error_text", "send_error"))
     plain = {"direction": Direction.ACTION, "branch": "", "participant": "shop", "message": "do-it"}
-    fields: dict[str, Any] = {**empty, **plain, "round": 1, "attempt": 1, **more}
+    rest: dict[str, Any] = {**empty, **plain, "round": 1, "attempt": 1, **more}
     ended_at = None if ended is None else at(ended)
-    return TimelineRow(
-        saga_id=SAGA, seq=seq, step=name, status=status, started_at=at(began), ended_at=ended_at, **fields
-    )
+    return TimelineRow(saga_id=SAGA, seq=seq, step=name, status=status, started_at=at(began), ended_at=ended_at, **rest)
 
 
 def told(*arguments: Any) -> list[tuple[str, str, str]]:
