@@ -36,9 +36,10 @@ async def pay_when_asked(client: SagaClient, started: StartedSaga, order: OrderS
 
 async def main(arguments: argparse.Namespace) -> None:
     order = OrderState(order_id=uuid4(), customer=arguments.customer, sku=arguments.sku, amount_cents=arguments.cents)
-    troubles = []
-    for command, kind in (trouble.split(":") for trouble in arguments.trouble):
-        troubles.append(Trouble(order_id=order.order_id, command=command, kind=kind, attempts=99))
+    troubles = [
+        Trouble(order_id=order.order_id, command=command, kind=kind, attempts=99)
+        for command, kind in (trouble.split(":") for trouble in arguments.trouble)
+    ]
     engine = create_async_engine(OrchestratorSettings().url)
     client = SagaClient(engine)
     started = await place(client, order, *troubles)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import ClassVar
+from typing import TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -38,11 +38,13 @@ from create_order.messages import (
     ShipOrder,
     StockReserved,
 )
-from messaging import Event, Failure
+from messaging import Event, Failure, Reply
 from orchestrator import Parallel, Retry, Saga, Step, WaitForEvent
 
 ANSWER_WITHIN = timedelta(seconds=float(os.environ.get("SHOP_ANSWER_SECONDS", "30")))
 PAY_WITHIN = timedelta(seconds=float(os.environ.get("SHOP_PAYMENT_SECONDS", "86400")))
+
+R = TypeVar("R", bound=Reply)
 
 
 class OrderState(BaseModel):
@@ -58,42 +60,39 @@ class OrderState(BaseModel):
     refusal: str = ""
 
 
-class Patience:
-    """How long every step of this saga waits, and how often it tries."""
+class OrderStep(Step[OrderState, R]):
+    """What all steps have in common: how long they wait, how often they try, and that a refusal is kept."""
 
-    timeout: ClassVar[timedelta] = ANSWER_WITHIN
-    retry: ClassVar[Retry] = Retry(max_attempts=3, backoff=ANSWER_WITHIN / 10)
-    compensation_timeout: ClassVar[timedelta] = ANSWER_WITHIN
-    compensation_retry: ClassVar[Retry] = Retry(max_attempts=10, backoff=ANSWER_WITHIN / 10)
+    timeout = ANSWER_WITHIN
+    retry = Retry(max_attempts=3, backoff=ANSWER_WITHIN / 10)
+    compensation_timeout = ANSWER_WITHIN
+    compensation_retry = Retry(max_attempts=10, backoff=ANSWER_WITHIN / 10)
+
+    def on_failure(self, state: OrderState, failure: Failure) -> None:
+        state.refusal = failure.reason
 
 
-class CreatingOrder(Patience, Step[OrderState, OrderCreated]):
+class CreatingOrder(OrderStep[OrderCreated]):
     participant = "orders"
 
     def command(self, state: OrderState) -> CreateOrder:
         return CreateOrder(order_id=state.order_id, customer=state.customer, amount_cents=state.amount_cents)
 
-    def on_failure(self, state: OrderState, failure: Failure) -> None:
-        state.refusal = failure.reason
-
     def compensation(self, state: OrderState) -> RejectOrder:
         return RejectOrder(order_id=state.order_id, reason=state.refusal)
 
 
-class ReservingCredit(Patience, Step[OrderState, CreditReserved]):
+class ReservingCredit(OrderStep[CreditReserved]):
     participant = "customers"
 
     def command(self, state: OrderState) -> ReserveCredit:
         return ReserveCredit(order_id=state.order_id, customer=state.customer, amount_cents=state.amount_cents)
 
-    def on_failure(self, state: OrderState, failure: Failure) -> None:
-        state.refusal = failure.reason
-
     def compensation(self, state: OrderState) -> ReleaseCredit:
         return ReleaseCredit(order_id=state.order_id)
 
 
-class ReservingStock(Patience, Step[OrderState, StockReserved]):
+class ReservingStock(OrderStep[StockReserved]):
     participant = "warehouse"
 
     def command(self, state: OrderState) -> ReserveStock:
@@ -102,21 +101,15 @@ class ReservingStock(Patience, Step[OrderState, StockReserved]):
     def on_reply(self, state: OrderState, reply: StockReserved) -> None:
         state.warehouse = reply.warehouse
 
-    def on_failure(self, state: OrderState, failure: Failure) -> None:
-        state.refusal = failure.reason
-
     def compensation(self, state: OrderState) -> ReleaseStock:
         return ReleaseStock(order_id=state.order_id)
 
 
-class RequestingPayment(Patience, Step[OrderState, PaymentRequested]):
+class RequestingPayment(OrderStep[PaymentRequested]):
     participant = "payments"
 
     def command(self, state: OrderState) -> RequestPayment:
         return RequestPayment(order_id=state.order_id, amount_cents=state.amount_cents)
-
-    def on_failure(self, state: OrderState, failure: Failure) -> None:
-        state.refusal = failure.reason
 
     def compensation(self, state: OrderState) -> CancelPayment:
         """Refuse the payment from now on, and give back what was paid."""
@@ -139,7 +132,7 @@ class AwaitingPayment(WaitForEvent[OrderState, PaymentCaptured]):
         state.refusal = "not paid in time"
 
 
-class ShippingOrder(Patience, Step[OrderState, OrderShipped]):
+class ShippingOrder(OrderStep[OrderShipped]):
     """The pivot: a parcel that has left does not come back, so from here it only goes forward."""
 
     participant = "warehouse"
@@ -151,11 +144,8 @@ class ShippingOrder(Patience, Step[OrderState, OrderShipped]):
     def on_reply(self, state: OrderState, reply: OrderShipped) -> None:
         state.tracking = reply.tracking
 
-    def on_failure(self, state: OrderState, failure: Failure) -> None:
-        state.refusal = failure.reason
 
-
-class SendingReceipt(Patience, Step[OrderState, ReceiptSent]):
+class SendingReceipt(OrderStep[ReceiptSent]):
     """After the pivot: tried until it succeeds."""
 
     participant = "orders"

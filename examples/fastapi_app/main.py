@@ -5,7 +5,7 @@ A booking and its saga are written in one transaction, which has committed when 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated
 from uuid import UUID
@@ -24,7 +24,7 @@ sagas = SagaClient(engine)
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
     await prepare()
     if MessagingSettings().in_memory:  # nothing configured: saga and service live in this process as well
         async with running(app, seats):
@@ -37,7 +37,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 api = FastAPI(title="Bookings", lifespan=lifespan)
 
 
-async def transaction() -> AsyncIterator[AsyncSession]:
+async def transaction() -> AsyncGenerator[AsyncSession]:
     """One transaction around the request's function; an exception in it rolls back."""
     async with Sessions.begin() as session:
         yield session
