@@ -74,6 +74,7 @@ class Broker:
     ) -> None:
         for name in self._queues:
             await self.delete_queue(name)
+            await self.delete_exchange(f"{name}.owner")  # the mark of a queue that has an owner
         for name in self._exchanges:
             await self.delete_exchange(name)
         if self._connection is not None:
