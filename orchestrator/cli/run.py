@@ -72,7 +72,7 @@ def _loaded(targets: list[str], app_dir: str) -> dict[str, Target]:
 
 
 def _serve(parts: dict[str, Target], database_url: str | None, broker_url: str | None) -> None:
-    from orchestrator.app import Orchestrator, serve
+    from orchestrator.app import Orchestrator
     from orchestrator.cli.config import messaging_settings, orchestrator_settings
 
     settings, messaging = orchestrator_settings(database_url), messaging_settings(broker_url)
@@ -81,7 +81,20 @@ def _serve(parts: dict[str, Target], database_url: str | None, broker_url: str |
             part.settings = part.settings.model_copy(update={"database_url": settings.database_url})
     for target, part in parts.items():
         logging.getLogger("saga").info("%s", described(target, part, settings, messaging))
-    asyncio.run(serve(*parts.values(), settings=settings, messaging=messaging))
+    asyncio.run(_serve_reachable(list(parts.values()), settings, messaging))
+
+
+async def _serve_reachable(parts: list[Target], settings: OrchestratorSettings, messaging: MessagingSettings) -> None:
+    """Serve, once each database has answered: a driver's own error would not say which one did not."""
+    from orchestrator.app import Orchestrator, serve
+    from orchestrator.cli.database import opened
+
+    for part in parts:
+        own = part.settings or settings if isinstance(part, Orchestrator) else None
+        if own is not None and not own.embedded:
+            async with opened(own):
+                pass
+    await serve(*parts, settings=settings, messaging=messaging)
 
 
 def described(target: str, part: Target, settings: OrchestratorSettings, messaging: MessagingSettings) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +46,11 @@ class Shell:
         return f"sqlite+aiosqlite:///{self.folder / 'saga.db'}"
 
     def __call__(self, *arguments: str, typed: str | None = None) -> Answer:
+        root = logging.getLogger()
+        handlers, level = list(root.handlers), root.level
         result = CliRunner().invoke(app, list(arguments), input=typed)
+        root.handlers[:] = handlers  # those of `saga run` write to a stream that is closed by now
+        root.setLevel(level)
         assert not isinstance(result.exception, AssertionError), result.exception
         return Answer(result.exit_code, result.stdout, result.stderr)
 

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.cli import exits
 from orchestrator.cli.output import duration
+from tests.unit.cli import walls
 from tests.unit.cli.conftest import Shell
 
 COMMANDS = ["demo", "migrate", "run", "doctor", "start", "list", "show", "watch", "cancel", "retry"]
@@ -60,7 +61,14 @@ def test_reading_before_migrating_creates_no_file_and_names_the_remedy(bare_shel
 
 
 @pytest.mark.parametrize(
-    "arguments", [("list",), ("start", "paint-wall", "-d", '{"name": "n"}'), ("migrate", "--check"), ("doctor",)]
+    "arguments",
+    [
+        ("list",),
+        ("start", "paint-wall", "-d", '{"name": "n"}'),
+        ("migrate", "--check"),
+        ("doctor",),
+        ("run", f"{walls.__name__}:app"),
+    ],
 )
 def test_a_database_that_is_away_is_exit_code_5_and_shows_no_password(
     arguments: tuple[str, ...], bare_shell: Shell, monkeypatch: pytest.MonkeyPatch
