@@ -34,7 +34,23 @@ def _prefix(prefix: str) -> str:
     return prefix
 
 
-class MessagingSettings(BaseSettings):
+class LayeredSettings(BaseSettings):
+    """Settings whose sources are, in this order, flags, the environment, `.env` and `saga.toml`."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment, `.env`, TOML, in this order."""
+        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+
+class MessagingSettings(LayeredSettings):
     """`MESSAGING_*`, and the table `[messaging]` of `saga.toml`."""
 
     model_config = SettingsConfigDict(
@@ -68,18 +84,6 @@ class MessagingSettings(BaseSettings):
     max_depth: Annotated[int, Field(ge=1, le=190)] = Field(
         default=DEFAULT_LIMITS.max_depth, description="The deepest nesting of a body that is sent or taken"
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, environment, `.env`, TOML, in this order."""
-        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
 
     @property
     def url(self) -> str:

@@ -6,18 +6,15 @@ from datetime import timedelta
 from typing import Annotated
 
 from pydantic import Field, SecretStr
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import SettingsConfigDict
 from sqlalchemy.engine import make_url
+
+from messaging.settings import LayeredSettings
 
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class OrchestratorSettings(BaseSettings):
+class OrchestratorSettings(LayeredSettings):
     """`ORCHESTRATOR_*`, and the table `[orchestrator]` of `saga.toml`."""
 
     model_config = SettingsConfigDict(
@@ -55,18 +52,6 @@ class OrchestratorSettings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=1024 * 1024, description="The largest reply or event"
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, environment, `.env`, TOML, in this order."""
-        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
 
     @property
     def url(self) -> str:
