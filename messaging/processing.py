@@ -183,12 +183,16 @@ class Processing:
 
 
 def _told_to_retry(error: Exception) -> Answer:
-    body = json.dumps({"reason": _reason(error)}, ensure_ascii=False).encode()
+    body = json.dumps({"reason": _first_line(error)}, ensure_ascii=False).encode()
     return Answer(wire.RETRY, type(error).__name__, "", body)
 
 
 def _reason(error: Exception) -> str:
-    """The error's class and its first line, as text that every reader can hold."""
+    """The error's class and its first line, as text that every reader and database can hold."""
+    text = _first_line(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _first_line(error: Exception) -> str:
     lines = str(error).encode(errors="replace").decode().replace("\0", "").splitlines()
-    text = f"{type(error).__name__}: {lines[0]}" if lines and lines[0] else type(error).__name__
-    return text[:_MAX_REASON_CHARACTERS]
+    return lines[0][:_MAX_REASON_CHARACTERS] if lines else ""
