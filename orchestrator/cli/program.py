@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from orchestrator.cli import acting, demo, doctor, listing, migrate, run, show, start, watch
+from orchestrator.cli import acting, demo, doctor, graph, listing, migrate, run, show, start, watch
 from orchestrator.cli.report import Debugging
 
 _RUN: Final = "Run"
@@ -78,6 +78,14 @@ _add(
     "saga run shop.main:app",
     "saga run shop.main:app shop.services:orders shop.services:customers",
     "saga run shop.main:app --reload --log-level debug",
+)
+_add(
+    "graph",
+    graph.graph,
+    _RUN,
+    "saga graph create-order --app shop.main:app",
+    "saga graph create-order --svg > create-order.svg",
+    "saga graph --statuses",
 )
 _add("doctor", doctor.doctor, _RUN, "saga doctor", "saga doctor --json")
 _add(

@@ -50,13 +50,18 @@ def start(
     from orchestrator.cli.targets import loaded_app
 
     settings = orchestrator_settings(database_url, app)
-    saga = _named(loaded_app(settings.app, app_dir=app_dir).registry, name)
+    saga = named(loaded_app(settings.app, app_dir=app_dir).registry, name)
     state = parsed_state(saga, _text_of(data))
     patience = (_FOREVER if timeout is None else timedelta(seconds=timeout)) if wait else None
     asyncio.run(_start(settings, saga, state, key, patience, as_json))
 
 
-def _named(registry: SagaRegistry, name: str) -> type[Saga[Any]]:
+def named(registry: SagaRegistry, name: str) -> type[Saga[Any]]:
+    """The latest version of a saga.
+
+    Raises:
+        CommandError: none has this name; the text says which there are.
+    """
     from orchestrator.errors import UnknownDefinition
 
     try:
