@@ -17,14 +17,17 @@ from pydantic_settings import (
 from messaging.codec import DEFAULT_LIMITS, Limits
 
 Seconds = Annotated[float, Field(gt=0)]
-_SCHEMES: Final = ("memory", "amqp", "amqps")
+_SCHEMES: Final = ("memory", "amqp", "amqps", "redis", "rediss", "unix")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{0,64}\Z")
 
 
 def _broker_url(url: SecretStr) -> SecretStr:
     scheme, separator, _ = url.get_secret_value().partition("://")
     if not separator or scheme.lower() not in _SCHEMES:
-        raise ValueError("must be memory://, or amqp://USER:PASSWORD@HOST:5672/VHOST, or amqps://...")
+        raise ValueError(
+            "must be memory://, or amqp://USER:PASSWORD@HOST:5672/VHOST, or redis://USER:PASSWORD@HOST:6379/DATABASE, "
+            "or amqps://, rediss://, unix://PATH"
+        )
     return url
 
 
@@ -64,13 +67,22 @@ class MessagingSettings(LayeredSettings):
 
     broker_url: Annotated[SecretStr, AfterValidator(_broker_url)] = Field(
         default=SecretStr("memory://"),
-        description="Where messages go: memory:// in this process, or amqp://USER:PASSWORD@HOST:5672/VHOST",
+        description="Where messages go: memory:// in this process, or amqp://USER:PASSWORD@HOST:5672/VHOST, "
+        "or redis://USER:PASSWORD@HOST:6379/DATABASE",
     )
     prefix: Annotated[str, AfterValidator(_prefix)] = Field(
         default="", description="Before the name of every queue and exchange, so that two systems can share a broker"
     )
     queue_type: Literal["quorum", "classic"] = Field(
         default="quorum", description="quorum, or classic where there is one broker node and speed is all"
+    )
+    redis_survives_restart: bool | None = Field(
+        default=None,
+        description="Whether what Redis confirmed outlives its restart; unset, it is asked, and only an append-only "
+        "file that is written before each answer counts",
+    )
+    redis_dead_after_seconds: Annotated[float, Field(ge=1)] = Field(
+        default=60.0, description="A consumer not heard of for so long has its messages taken over; Redis only"
     )
     app_id: str = Field(default="", description="Who this process is, in messages and connections")
     patience_seconds: Seconds = Field(default=30.0, description="How long starting waits for the broker")
@@ -102,6 +114,11 @@ class MessagingSettings(LayeredSettings):
     def in_memory(self) -> bool:
         """Whether messages stay in this process."""
         return urlsplit(self.url).scheme == "memory"
+
+    @property
+    def on_redis(self) -> bool:
+        """Whether the broker is a Redis server."""
+        return urlsplit(self.url).scheme in ("redis", "rediss", "unix")
 
     @property
     def limits(self) -> Limits:

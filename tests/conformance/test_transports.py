@@ -24,6 +24,7 @@ from tests.conformance.transport_backends import (
     SOON,
     MemoryBackend,
     RabbitBackend,
+    RedisBackend,
     TransportBackend,
     a_message,
     bodies,
@@ -32,15 +33,28 @@ from tests.conformance.transport_backends import (
     take,
 )
 from tests.support.broker import Broker
+from tests.support.redis_keys import keys_removed
 
 
-@pytest.fixture(params=["memory", "rabbitmq-fast", "rabbitmq-plain", "rabbitmq-classic"])
+@pytest.fixture(
+    params=["memory", "rabbitmq-fast", "rabbitmq-plain", "rabbitmq-classic", "redis-durable", "redis-forgetful"]
+)
 async def backend(request: pytest.FixtureRequest) -> AsyncIterator[TransportBackend]:
     if request.param == "memory":
         backend: TransportBackend = MemoryBackend()
         await backend.transport.open()
         yield backend
         await backend.close()
+        return
+    if request.param.startswith("redis"):
+        url, prefix = request.getfixturevalue("redis_url"), request.getfixturevalue("prefix")
+        backend = RedisBackend(url, prefix, survives_restart=request.param == "redis-durable")
+        async with keys_removed(url, prefix):
+            await backend.transport.open()
+            try:
+                yield backend
+            finally:
+                await backend.close()
         return
     url, prefix = request.getfixturevalue("amqp_url"), request.getfixturevalue("prefix")
     options = {"fast": request.param != "rabbitmq-plain"}

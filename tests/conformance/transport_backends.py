@@ -15,6 +15,7 @@ from messaging.errors import PublishError
 from messaging.memory import MemoryTransport
 from messaging.rabbitmq import RabbitTransport
 from messaging.rabbitmq.topology import DELAY_STEPS
+from messaging.redis import RedisTransport
 from messaging.transport import Binding, Delivery, Outgoing, QueueSpec, Subscription, Transport
 from tests.support.broker import Broker
 
@@ -34,7 +35,7 @@ class TransportBackend(ABC):
         self, *names: str, bindings: Sequence[Binding] = (), delivery_limit: int = 20, owner: str = ""
     ) -> None:
         """Declare queues."""
-        specs = [QueueSpec(name, tuple(bindings), delivery_limit, owner) for name in names]
+        specs = [QueueSpec(name, tuple(bindings), delivery_limit, owner=owner) for name in names]
         await self.transport.declare(specs)
 
     async def close(self) -> None:
@@ -85,6 +86,23 @@ class RabbitBackend(TransportBackend):
         for binding in bindings:
             self._broker.exchange(self._prefix + binding.exchange)
         await super().declare(*names, bindings=bindings, delivery_limit=delivery_limit, owner=owner)
+
+
+class RedisBackend(TransportBackend):
+    def __init__(self, url: str, prefix: str, *, survives_restart: bool) -> None:
+        self._url, self._prefix, self._survives = url, prefix, survives_restart
+        self.transport = self.another()
+
+    def another(self) -> RedisTransport:
+        return RedisTransport(
+            self._url, prefix=self._prefix, survives_restart=self._survives, patience=timedelta(seconds=3)
+        )
+
+    async def restarted(self) -> Transport:
+        await self.transport.close()
+        self.transport = self.another()
+        await self.transport.open()
+        return self.transport
 
 
 def remove_afterwards(broker: Broker, queue: str) -> None:

@@ -1,0 +1,5 @@
+"""Redis Streams as a broker: `RedisTransport`."""
+
+from messaging.redis.transport import RedisTransport
+
+__all__ = ["RedisTransport"]
