@@ -34,8 +34,10 @@ from messaging.retry import Retry
 from messaging.service import Service
 
 if TYPE_CHECKING:
+    from messaging.blocking import BlockingBus
     from messaging.bus import Bus
     from messaging.consumer import ServiceRunner
+    from messaging.serving import run_services
 
 # Grouped as one meets them: messages, services, sending, what goes wrong.
 __all__ = [  # noqa: RUF022
@@ -48,6 +50,8 @@ __all__ = [  # noqa: RUF022
     "Retry",
     "ServiceRunner",
     "Bus",
+    "BlockingBus",
+    "run_services",
     "MessagingError",
     "MessageDefinitionError",
     "HandlerDefinitionError",
@@ -70,8 +74,16 @@ def __getattr__(name: str) -> object:
         from messaging.bus import Bus
 
         return Bus
+    if name == "BlockingBus":
+        from messaging.blocking import BlockingBus
+
+        return BlockingBus
     if name == "ServiceRunner":
         from messaging.consumer import ServiceRunner
 
         return ServiceRunner
+    if name == "run_services":
+        from messaging.serving import run_services
+
+        return run_services
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from messaging import envelope as wire
 from messaging.codec import DEFAULT_LIMITS, Limits, decode_body
-from messaging.compose import compose_command, compose_event
-from messaging.envelope import EVENTS_EXCHANGE, Destination, Envelope, HeaderValue, to_queue
+from messaging.compose import Composer
+from messaging.envelope import EVENTS_EXCHANGE, Destination, Envelope, HeaderValue
 from messaging.errors import CommandRefused, DecodeError, RequestTimeout, TransportError
 from messaging.ids import new_id
 from messaging.messages import Command, Event, Reply
@@ -69,8 +69,9 @@ class Bus:
         schema: str | None = None,
         reply_queue: str = "",
     ) -> None:
-        self._transport, self._name, self._timeout = transport, name, timeout
-        self._limits, self._relay, self._schema = limits, relay, schema
+        self._transport, self._timeout = transport, timeout
+        self._compose = Composer(name, limits)
+        self._relay, self._schema = relay, schema
         replies = (
             QueueSpec(reply_queue)
             if reply_queue
@@ -111,12 +112,9 @@ class Bus:
             Unroutable: nobody has declared the queue. It did not arrive.
             NotConfirmed: the broker is away. It may have arrived; sending it again with the same key is safe.
         """
-        envelope = compose_command(
-            command, idempotency_key=idempotency_key, headers=headers, app_id=self._name, limits=self._limits
-        )
-        destination = to if isinstance(to, Destination) else to_queue(to)
-        await self._dispatch(Outgoing(envelope, destination), session)
-        return envelope.message_id
+        outgoing = self._compose.order(command, to, idempotency_key=idempotency_key, headers=headers)
+        await self._dispatch(outgoing, session)
+        return outgoing.envelope.message_id
 
     async def publish(
         self,
@@ -142,10 +140,9 @@ class Bus:
             UnencodableMessage: no reader could take it. Nothing was sent.
             NotConfirmed: the broker is away. It may have arrived.
         """
-        envelope = compose_event(event, headers=headers, app_id=self._name, limits=self._limits)
-        destination = Destination(key or event.wire_name, exchange, mandatory=False, kind=kind)
-        await self._dispatch(Outgoing(envelope, destination), session)
-        return envelope.message_id
+        outgoing = self._compose.news(event, exchange, kind, key, headers)
+        await self._dispatch(outgoing, session)
+        return outgoing.envelope.message_id
 
     async def request(
         self,
@@ -200,18 +197,10 @@ class Bus:
         headers: Mapping[str, HeaderValue] | None,
     ) -> Envelope:
         while True:
-            envelope = compose_command(
-                command,
-                reply_to=reply_to,
-                idempotency_key=asked.key,
-                headers=headers,
-                app_id=self._name,
-                limits=self._limits,
-            )
-            asked.message_id = envelope.message_id
-            destination = to if isinstance(to, Destination) else to_queue(to)
-            with self._replies.expected(envelope.message_id) as reply:
-                await self._dispatch(Outgoing(envelope, destination), None)
+            outgoing = self._compose.order(command, to, reply_to=reply_to, idempotency_key=asked.key, headers=headers)
+            asked.message_id = outgoing.envelope.message_id
+            with self._replies.expected(asked.message_id) as reply:
+                await self._dispatch(outgoing, None)
                 answer = await reply
             if answer.text_header(wire.OUTCOME) != wire.RETRY:
                 return answer

@@ -3,17 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from messaging import envelope as wire
 from messaging.codec import DEFAULT_LIMITS, Limits, encode_body
-from messaging.envelope import Envelope, HeaderValue
+from messaging.envelope import Destination, Envelope, HeaderValue, to_queue
 from messaging.ids import new_id
 from messaging.messages import Command, Event
+from messaging.transport import Outgoing
 
 _TRACE: Final = (wire.TRACEPARENT, wire.TRACESTATE)
 _FLOW: Final = (wire.SAGA_ID, *_TRACE)
+
+
+@dataclass(frozen=True, slots=True)
+class Composer:
+    """Makes what one sender sends."""
+
+    app_id: str
+    limits: Limits
+
+    def order(
+        self,
+        command: Command[Any],
+        to: str | Destination,
+        *,
+        reply_to: str = "",
+        idempotency_key: str = "",
+        headers: Mapping[str, HeaderValue] | None = None,
+    ) -> Outgoing:
+        """A command on its way to a service; see `compose_command`."""
+        envelope = compose_command(
+            command,
+            reply_to=reply_to,
+            idempotency_key=idempotency_key,
+            headers=headers,
+            app_id=self.app_id,
+            limits=self.limits,
+        )
+        return Outgoing(envelope, to if isinstance(to, Destination) else to_queue(to))
+
+    def news(
+        self, event: Event, exchange: str, kind: str, key: str, headers: Mapping[str, HeaderValue] | None
+    ) -> Outgoing:
+        """An event on its way to its subscribers; see `compose_event`."""
+        envelope = compose_event(event, headers=headers, app_id=self.app_id, limits=self.limits)
+        return Outgoing(envelope, Destination(key or event.wire_name, exchange, mandatory=False, kind=kind))
 
 
 def compose_command(

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from messaging.errors import SettingsError
 from messaging.service import Service
-from messaging.settings import MessagingSettings
-from messaging.wiring import transport_from
+from messaging.serving import Waiting, either, opened, show_logs, started, stop_signal, watched
 from orchestrator.definition import Saga
 from orchestrator.registry import SagaRegistry
 from orchestrator.settings import OrchestratorSettings
 
 if TYPE_CHECKING:
+    from messaging.settings import MessagingSettings
     from messaging.transport import Transport
 
 logger = logging.getLogger(__name__)
@@ -59,45 +57,25 @@ async def running(
     Yields an event that is set when a part has ended by itself, which is always an error; the block's
     end then raises it.
     """
-    messaging = messaging or MessagingSettings()
     async with AsyncExitStack() as stack:
         if transport is None:
-            transport = transport_from(messaging, app_id="sagasmith")
-            await transport.open()
-            stack.push_async_callback(transport.close)
-        failed = asyncio.Event()
-        watchers: list[asyncio.Task[None]] = []
-        for target in targets:
-            part = await _started(target, transport, settings, stack)
-            watcher = asyncio.create_task(part)
-            watcher.add_done_callback(lambda _: failed.set())
-            watchers.append(watcher)
-        yield failed
-        ended = [watcher for watcher in watchers if watcher.done()]
-        for watcher in watchers:
-            watcher.cancel()
-        await asyncio.gather(*watchers, return_exceptions=True)
-        for watcher in ended:
-            watcher.result()
+            transport = await stack.enter_async_context(opened(messaging))
+        parts = [await _started(target, transport, settings, stack) for target in targets]
+        yield await stack.enter_async_context(watched(parts))
 
 
 async def _started(
     target: Target, transport: Transport, settings: OrchestratorSettings | None, stack: AsyncExitStack
-) -> Any:
+) -> Waiting:
     """Start one part; returns what waits for its failure."""
     if isinstance(target, Service):
-        from messaging.consumer import ServiceRunner
-
-        runner = ServiceRunner(target, transport)
-        await runner.start()
-        stack.push_async_callback(runner.stop)
-        return runner.wait()
+        return await started(target, transport, stack)
     return await _started_orchestrator(target, transport, target.settings or settings or OrchestratorSettings(), stack)
 
 
 async def _started_orchestrator(
     app: Orchestrator, transport: Transport, settings: OrchestratorSettings, stack: AsyncExitStack
-) -> Any:
+) -> Waiting:
     from sqlalchemy.ext.asyncio import async_sessionmaker
 
     from messaging.outbox import Relay, RelaySettings
@@ -129,7 +107,7 @@ async def _started_orchestrator(
     )
     await service.start()
     stack.push_async_callback(service.stop)
-    return service.failed()
+    return service.failed
 
 
 def _migrate_embedded(settings: OrchestratorSettings) -> None:
@@ -145,16 +123,10 @@ async def serve(
     """Run until SIGTERM or SIGINT, then drain within the bound; a second signal exits at once."""
     if not targets:
         raise SettingsError("nothing to run. Name at least one Orchestrator or Service")
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop_or_exit, number, stop)
+    stop = stop_signal()
     async with running(*targets, settings=settings, messaging=messaging) as failed:
         logger.info("Running %s. Stop with Ctrl-C.", ", ".join(map(_name_of, targets)))
-        waiting = [asyncio.create_task(event.wait()) for event in (stop, failed)]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
+        await either(stop, failed)
         logger.info("Stopping: finishing what is under way.")
 
 
@@ -165,22 +137,8 @@ def run(
 
     Returns after SIGTERM or Ctrl-C, once what was under way is finished.
     """
-    if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        quieten_libraries()
+    show_logs()
     asyncio.run(serve(*targets, settings=settings, messaging=messaging))
-
-
-def quieten_libraries() -> None:
-    """Keep libraries from telling at length what our own log lines tell in one."""
-    for chatty in ("alembic", "aiormq", "aio_pika"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
-
-
-def _stop_or_exit(number: int, stop: asyncio.Event) -> None:
-    if stop.is_set():
-        os._exit(128 + number)
-    stop.set()
 
 
 def _name_of(target: Target) -> str:

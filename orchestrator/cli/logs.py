@@ -6,7 +6,7 @@ import json
 import logging
 from datetime import UTC, datetime
 
-from orchestrator.app import quieten_libraries
+from messaging.serving import quieten_libraries
 
 
 class JsonFormatter(logging.Formatter):

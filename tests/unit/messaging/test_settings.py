@@ -74,7 +74,7 @@ def test_a_wrong_setting_is_refused_by_name_and_without_its_secret(
 
 def test_the_names_of_the_package_are_pinned() -> None:
     assert {name for name in messaging.__all__ if getattr(messaging, name) is None} == set()
-    assert messaging.__all__[:9] == [
+    assert messaging.__all__[:11] == [
         "Command",
         "Reply",
         "Failure",
@@ -84,6 +84,8 @@ def test_the_names_of_the_package_are_pinned() -> None:
         "Retry",
         "ServiceRunner",
         "Bus",
+        "BlockingBus",
+        "run_services",
     ]
     assert not hasattr(messaging, "Nothing")
 

@@ -1,0 +1,77 @@
+"""The page on the plain bus: its programs run as they stand, against RabbitMQ."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+
+from tests.support.broker import Broker
+from tests.support.programs import ROOT, Programs
+
+PAGE = (ROOT / "docs" / "bus.md").read_text()
+TOLD = ["receipt of order 42", "refused: too much"]
+
+
+def written(programs: Programs) -> None:
+    """Write the page's programs into files of the names they say."""
+    for name, program in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL):
+        (programs.folder / name).write_text(program)
+
+
+@pytest.mark.parametrize("asking", ["ask.py", "script.py"])
+def test_the_service_answers_and_ends_when_it_is_told_to(
+    programs_on_rabbit: Programs, broker: Broker, prefix: str, asking: str
+) -> None:
+    programs = programs_on_rabbit
+    broker.service_queue(f"{prefix}payments")
+    written(programs)
+    payments = programs.start(sys.executable, "payments.py")
+    payments.wait_until_it_says("Running service 'payments'")
+
+    said = programs.done(programs.start(sys.executable, asking))
+
+    assert said.splitlines() == TOLD
+    payments.wait_until_it_says("order 42 is paid")
+    payments.interrupt()
+    assert payments.result() == 0
+
+
+def test_a_forked_worker_has_a_bus_of_its_own_and_leaves_its_parents_alone(
+    programs_on_rabbit: Programs, broker: Broker, prefix: str
+) -> None:
+    programs = programs_on_rabbit
+    broker.service_queue(f"{prefix}payments")
+    written(programs)
+    (programs.folder / "forks.py").write_text(FORKS)
+    programs.start(sys.executable, "payments.py").wait_until_it_says("Running service 'payments'")
+
+    said = programs.done(programs.start(sys.executable, "forks.py"))
+
+    assert said.splitlines() == [
+        "parent: receipt of order 1",
+        "child: receipt of order 2",
+        "parent: receipt of order 3",
+    ]
+
+
+FORKS = """
+import os
+from messaging import BlockingBus
+from payments import Charge
+
+bus = BlockingBus()
+
+def charge(who, order_id):
+    print(f"{who}: {bus.request(Charge(order_id=order_id, cents=1), to='payments').receipt}", flush=True)
+
+charge("parent", "1")
+child = os.fork()
+if child == 0:
+    charge("child", "2")
+    bus.close()
+    raise SystemExit
+assert os.waitpid(child, 0)[1] == 0
+charge("parent", "3")
+"""
