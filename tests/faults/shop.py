@@ -133,7 +133,9 @@ SOON_AGAIN = Retry(max_attempts=10, backoff=timedelta(milliseconds=200), factor=
 class ShopStep(Step[OrderState, Done]):
     """With policies for tests."""
 
-    timeout = timedelta(seconds=float(os.environ.get("SHOP_STEP_TIMEOUT_SECONDS", "60")))
+    # Longer than any test waits: what was lost must not be mended by asking again.
+    timeout = timedelta(seconds=float(os.environ.get("SHOP_STEP_TIMEOUT_SECONDS", "600")))
+    compensation_timeout = timeout
     retry = SOON_AGAIN
     compensation_retry = SOON_AGAIN
 
@@ -189,7 +191,7 @@ class SendingInvoice(ShopStep):
 
 
 class AwaitingPayment(WaitForEvent[OrderState, InvoicePaid]):
-    timeout = timedelta(seconds=60)
+    timeout = timedelta(minutes=10)
 
     def when(self, state: OrderState) -> bool:
         return state.kind is not Kind.UNPAID

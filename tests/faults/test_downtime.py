@@ -27,7 +27,9 @@ async def test_answers_that_waited_past_their_deadlines_count_and_one_that_never
     await shop.start("services")
     await eventually(lambda: holds(broker, f"{shop.prefix}{REPLIES}", 199), "all answers wait")
     await eventually(lambda: deadlines_passed(shop), "all deadlines have passed")
-    await shop.start("orchestrator")
+    # In small bites, so that deadlines are looked at while answers still wait.
+    small = {"ORCHESTRATOR_BATCH": "20", "ORCHESTRATOR_PREFETCH_MESSAGES": "20"}
+    await shop.start("orchestrator", **small, SHOP_STEP_TIMEOUT_SECONDS="600")
     await shop.finished()
 
     asked = dict(await shop.rows("SELECT command_id::text, attempt FROM saga_step WHERE step = 'ReservingCredit'"))
