@@ -211,6 +211,7 @@ KEEP: Final = Script.of("""
 local now = now_ms()
 local heard = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[1]) or 0)
 if heard == 0 or not is_stream(KEYS[1]) then return {0, -1} end
+redis.call('XPENDING', KEYS[1], KEYS[1]) -- fails when the group is gone, which nobody who has no room would notice
 redis.call('ZADD', KEYS[3], now, ARGV[1])
 for _, message in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, ARGV[2])) do
   redis.call('XADD', KEYS[1], '*', unpack(cmsgpack.unpack(message)))
