@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
+import sys
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -135,16 +137,26 @@ class Demo:
         undone = next((row for row in rows if row.failed_step), rows[-1])
         ask = "select business_key, status, failed_step, error_text from saga_status"
         timeline = f"select * from saga_timeline where saga_id = '{undone.saga_id}'"  # noqa: S608 - to be read
+        saga = program_as_typed()
+        sqlite = "" if shutil.which("sqlite3") else " (with the program sqlite3, which is not installed here)"
         return [
-            Text("\nEvery saga is a row you can ask for:", "bold"),
+            Text(f"\nEvery saga is a row you can ask for{sqlite}:", "bold"),
             Text(f'  sqlite3 {file} "{ask}"'),
             Text(f'  sqlite3 {file} "{timeline}"'),
-            Text(f"  saga show {undone.saga_id} {url}"),
+            Text(f"  {saga} show {undone.saga_id} {url}"),
             Text("\nAnd now:", "bold"),
-            Text("  saga demo --fail ShippingOrder      have a step go wrong in every order"),
-            Text("  saga demo --sagas 50                many at once"),
-            Text("  saga --help                         the other commands"),
+            Text(f"  {saga} demo --fail ShippingOrder      have a step go wrong in every order"),
+            Text(f"  {saga} demo --sagas 50                many at once"),
+            Text(f"  {saga} --help                         the other commands"),
         ]
+
+
+def program_as_typed() -> str:
+    """How this program is called from here: it may stand in a virtual environment that is not active."""
+    here = Path(sys.argv[0])
+    if here.name != "saga":
+        return "python -m orchestrator"
+    return "saga" if shutil.which("saga") else _shown(here.absolute())
 
 
 def _shown(file: Path) -> str:
