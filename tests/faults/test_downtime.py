@@ -21,6 +21,7 @@ async def test_answers_that_waited_past_their_deadlines_count_and_one_that_never
     orchestrator = await shop.start("orchestrator")
     await shop.place([Kind.PLAIN] * 200)
     await eventually(lambda: holds(broker, f"{shop.prefix}customers", 200), "all commands are sent")
+    await eventually(lambda: all_marked_as_sent(shop), "it is known of each that it was sent")
     await orchestrator.kill()
     lost = await stolen_from(shop, f"{shop.prefix}customers")
 
@@ -29,7 +30,7 @@ async def test_answers_that_waited_past_their_deadlines_count_and_one_that_never
     await eventually(lambda: deadlines_passed(shop), "all deadlines have passed")
     # In small bites, so that deadlines are looked at while answers still wait.
     small = {"ORCHESTRATOR_BATCH": "20", "ORCHESTRATOR_PREFETCH_MESSAGES": "20"}
-    await shop.start("orchestrator", **small, SHOP_STEP_TIMEOUT_SECONDS="600")
+    await shop.start("orchestrator", **small)
     await shop.finished()
 
     asked = dict(await shop.rows("SELECT command_id::text, attempt FROM saga_step WHERE step = 'ReservingCredit'"))
@@ -46,6 +47,10 @@ async def declared_and_away(shop: System) -> None:
 
 async def holds(broker: Broker, queue: str, count: int) -> bool:
     return await broker.depth(queue) == count
+
+
+async def all_marked_as_sent(shop: System) -> bool:
+    return await shop.column("SELECT count(*) FROM saga_step WHERE sent_at IS NULL") == [0]
 
 
 async def deadlines_passed(shop: System) -> bool:
