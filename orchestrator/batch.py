@@ -70,7 +70,7 @@ class Batch:
             self._decided[saga_id] = decision
 
     def park(self, saga_id: UUID, incoming: Incoming, *, error: str = "") -> None:
-        """Keep a signal for later: for a process that knows the definition, or for a retry."""
+        """Keep a signal for later: for a process that knows the definition, for a resume, or for a retry."""
         row = signal_to_row(incoming)
         if row is not None:
             self._signals.append(NewSignal(saga_id, *row, error=error))
@@ -90,7 +90,9 @@ class Batch:
         return any(decision.events for decision in self._decided.values())
 
     def _with_sends(self, decision: Decision, commands: list[SagaCommand]) -> Decision:
-        """Claim what this process publishes itself: due at once, with its body in hand."""
+        """Claim what this process publishes itself: due at once, with its body in hand, and not paused."""
+        if decision.instance.paused_at:
+            return decision
         due = [k for k in (*decision.added, *decision.changed) if self._sends_now(decision.steps[k])]
         if not due:
             return decision

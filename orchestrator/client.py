@@ -23,8 +23,8 @@ from orchestrator import nudge
 from orchestrator.definition import Saga
 from orchestrator.errors import ActionRefused, SagaError, UnknownSaga
 from orchestrator.instance import SagaStatus
-from orchestrator.signal_codec import signal_to_row
-from orchestrator.signals import CancelRequested, RetryRequested
+from orchestrator.signal_codec import action_word, signal_to_row
+from orchestrator.signals import ActionRequested, CancelRequested, PauseRequested, ResumeRequested, RetryRequested
 from orchestrator.sql import client_statements as statements
 from orchestrator.sql.starting import start_saga
 from orchestrator.start import new_instance
@@ -163,7 +163,21 @@ class SagaClient:
         """
         await self._ask(saga_id, RetryRequested(reason, step, by), within)
 
-    async def _ask(self, saga_id: UUID, asked: CancelRequested | RetryRequested, within: timedelta) -> None:
+    async def pause(self, saga_id: UUID, *, reason: str, by: str = "", within: timedelta = ANSWERED_WITHIN) -> None:
+        """Have a saga stand still until it is resumed: nothing is sent, what arrives is kept, time does not count.
+
+        Raises: as `cancel` does; refused when it is paused already.
+        """
+        await self._ask(saga_id, PauseRequested(reason, by), within)
+
+    async def resume(self, saga_id: UUID, *, reason: str, by: str = "", within: timedelta = ANSWERED_WITHIN) -> None:
+        """Have a paused saga go on, with what arrived meanwhile first.
+
+        Raises: as `cancel` does; refused when it is not paused.
+        """
+        await self._ask(saga_id, ResumeRequested(reason, by), within)
+
+    async def _ask(self, saga_id: UUID, asked: ActionRequested, within: timedelta) -> None:
         signal_id = await self._write(lambda c: _ask(c, saga_id, asked, self._schema))
         ends, pause = time.monotonic() + within.total_seconds(), _FIRST_LOOK
         while True:
@@ -253,7 +267,15 @@ class BlockingSagaClient:
         """Have a blocked saga try again; see `SagaClient.retry`."""
         self._ask(saga_id, RetryRequested(reason, step, by), within)
 
-    def _ask(self, saga_id: UUID, asked: CancelRequested | RetryRequested, within: timedelta) -> None:
+    def pause(self, saga_id: UUID, *, reason: str, by: str = "", within: timedelta = ANSWERED_WITHIN) -> None:
+        """Have a saga stand still; see `SagaClient.pause`."""
+        self._ask(saga_id, PauseRequested(reason, by), within)
+
+    def resume(self, saga_id: UUID, *, reason: str, by: str = "", within: timedelta = ANSWERED_WITHIN) -> None:
+        """Have a paused saga go on; see `SagaClient.resume`."""
+        self._ask(saga_id, ResumeRequested(reason, by), within)
+
+    def _ask(self, saga_id: UUID, asked: ActionRequested, within: timedelta) -> None:
         signal_id = self._write(lambda c: _ask(c, saga_id, asked, self._schema))
         ends, pause = time.monotonic() + within.total_seconds(), _FIRST_LOOK
         while True:
@@ -281,7 +303,7 @@ def _start(
     return StartedSaga(saga_id, created)
 
 
-def _ask(connection: Connection, saga_id: UUID, asked: CancelRequested | RetryRequested, schema: str | None) -> UUID:
+def _ask(connection: Connection, saga_id: UUID, asked: ActionRequested, schema: str | None) -> UUID:
     row = signal_to_row(asked)
     assert row is not None
     signal_id = statements.ask(connection, saga_id, *row, schema)
@@ -290,21 +312,17 @@ def _ask(connection: Connection, saga_id: UUID, asked: CancelRequested | RetryRe
     return signal_id
 
 
-def _is_answered(saga_id: UUID, asked: CancelRequested | RetryRequested, refused: str | None) -> bool:
+def _is_answered(saga_id: UUID, asked: ActionRequested, refused: str | None) -> bool:
     if refused:
-        raise ActionRefused(saga_id, _verb(asked), refused)
+        raise ActionRefused(saga_id, action_word(asked), refused)
     return refused is not None
 
 
-def _not_taken(saga_id: UUID, asked: CancelRequested | RetryRequested, within: timedelta) -> TimeoutError:
+def _not_taken(saga_id: UUID, asked: ActionRequested, within: timedelta) -> TimeoutError:
     return TimeoutError(
-        f"no engine took the {_verb(asked)} of saga {saga_id} within {within.total_seconds():g} s. It is kept and "
-        "will be taken by the next engine that knows the saga; is one running? See: saga doctor"
+        f"no engine took the {action_word(asked)} of saga {saga_id} within {within.total_seconds():g} s. It is kept "
+        "and will be taken by the next engine that knows the saga; is one running? See: saga doctor"
     )
-
-
-def _verb(asked: CancelRequested | RetryRequested) -> str:
-    return "cancel" if isinstance(asked, CancelRequested) else "retry"
 
 
 def _parsed_state(saga: type[Saga[S]], saga_id: UUID, text: str | None) -> S:

@@ -60,6 +60,7 @@ class Draft:
         self.steps = dict(instance.steps)
         self.seq = instance.seq
         self.deadline = instance.deadline
+        self.paused_at = instance.paused_at
         self.first_cause = instance.first_cause
         self.blocked: tuple[BlockedReason, str, SagaStatus, datetime] | None = None
         if instance.blocked_reason and instance.blocked_from and instance.blocked_at:
@@ -74,6 +75,7 @@ class Draft:
         self.notes: list[Note] = []
         self.refused = ""
         self.accepted = True
+        self.parked = False
 
     # -- rows
 
@@ -129,7 +131,7 @@ class Draft:
             tries=tries,
             unanswered=0 if new_round else record.unanswered,
             command_id=message_id(self.was.id, record.key, round_, attempt),
-            send_after=self.now + after,
+            send_after=(self.paused_at or self.now) + after,
             send_attempts=0,
             sent_at=None,
             deadline=self.in_time(after + self.timeout_of(record.key)),
@@ -143,8 +145,9 @@ class Draft:
         return leaf.step.timeout if key.direction is Direction.ACTION else leaf.step.compensation_timeout
 
     def in_time(self, after: timedelta) -> datetime:
-        """The deadline for something that has this long; while the saga is blocked, deadlines stand still."""
-        return (self.blocked[3] if self.blocked else self.now) + after
+        """The deadline for something that has this long; deadlines stand still while the saga is blocked or paused."""
+        since = [instant for instant in (self.paused_at, self.blocked[3] if self.blocked else None) if instant]
+        return min(since, default=self.now) + after
 
     def note(self, kind: str, text: str, step: str = "", *, unusable: bool = False) -> None:
         """Take a line of history."""
@@ -176,14 +179,32 @@ class Draft:
         """Go on where it blocked; deadlines move by the time they stood still."""
         assert self.blocked is not None
         _, _, back_to, since = self.blocked
-        stood_still = self.now - since
-        for record in self.open_records():
-            if record.deadline is not None:
-                self.change(record, deadline=record.deadline + stood_still)
-        if self.deadline is not None:
-            self.deadline += stood_still
+        self._move_deadlines(since, self.paused_at)
         self.blocked = None
         self.become(back_to)
+
+    def pause(self) -> None:
+        """Stand still: what is told to the saga is parked, and time does not count."""
+        self.paused_at = self.now
+
+    def resume(self) -> None:
+        """Go on after a pause; deadlines and what is left of delays move by the time they stood still."""
+        assert self.paused_at is not None
+        for record in self.open_records():
+            if record.send_after is not None:
+                left = max(record.send_after - self.paused_at, timedelta(0))
+                self.change(record, send_after=self.now + left)
+        self._move_deadlines(self.paused_at, self.blocked[3] if self.blocked else None)
+        self.paused_at, self.wake_now = None, True
+
+    def _move_deadlines(self, since: datetime, still_from: datetime | None) -> None:
+        """Move deadlines by the time since then, less what they go on standing still for another reason."""
+        moved = max((still_from or self.now) - since, timedelta(0))
+        for record in self.open_records():
+            if record.deadline is not None:
+                self.change(record, deadline=record.deadline + moved)
+        if self.deadline is not None:
+            self.deadline += moved
 
     @property
     def direction(self) -> SagaStatus:
@@ -266,6 +287,7 @@ class Draft:
             blocked_step=step,
             blocked_from=back_to,
             blocked_at=since,
+            paused_at=self.paused_at,
             current_step=step or ", ".join(dict.fromkeys(r.key.step for r in self.open_records())),
             wake_at=self._wake_at(),
             updated_at=self.now if self.accepted else self.was.updated_at,
@@ -280,10 +302,11 @@ class Draft:
             tuple(self.notes),
             self.accepted,
             self.refused,
+            self.parked,
         )
 
     def _wake_at(self) -> datetime | None:
-        if self.status.terminal or self.status is SagaStatus.BLOCKED or self.was.paused_at:
+        if self.status.terminal or self.status is SagaStatus.BLOCKED or self.paused_at:
             return None
         new_wait = any(self.steps[key].status is StepStatus.WAITING for key in self.added)
         if self.wake_now or new_wait:

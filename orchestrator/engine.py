@@ -8,7 +8,7 @@ delivery comes again and changes nothing, and the unsent command is found by its
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -19,16 +19,18 @@ from messaging.codec import DEFAULT_LIMITS, Limits
 from orchestrator.batch import Batch
 from orchestrator.errors import ConcurrentUpdate
 from orchestrator.incoming import Events, Reply, Unmatched, unmatched_message
-from orchestrator.instance import SagaInstance
+from orchestrator.instance import SagaInstance, StepKey
 from orchestrator.registry import SagaRegistry
 from orchestrator.sender import Sender
-from orchestrator.signal_codec import signal_from_row
+from orchestrator.signal_codec import EVENT, signal_from_row
 from orchestrator.signals import (
-    CancelRequested,
+    ActionRequested,
     CodeFailed,
     DeadlinePassed,
+    Decision,
     EventMatched,
     ReplyReceived,
+    ResumeRequested,
     RetryRequested,
 )
 from orchestrator.store import (
@@ -93,7 +95,7 @@ class Engine:
             ref.key, ref.round, ref.attempt, item.outcome, item.body, item.error_code, item.moves_deadline_by
         )
         told = batch.tell(ref.saga_id, incoming)
-        if told.decision is None or told.error:
+        if told.decision is None or told.error or told.decision.parked:
             batch.park(ref.saga_id, incoming, error=told.error)
             return None
         unusable = next((note for note in told.decision.notes if note.unusable), None)
@@ -125,16 +127,20 @@ class Engine:
         return found
 
     async def _take_events(self, tx: StoreTransaction, batch: Batch, matches: Sequence[EventMatch]) -> None:
-        """Tell each waiting saga its event. An event that any saga takes is consumed."""
+        """Tell each waiting saga its event, once if it is paused. An event that any saga takes is consumed."""
+        parked = await _parked_waits(tx, batch, matches)
         unconsumed = await tx.lock_events(list({match.event_id for match in matches}))
         consumed: dict[UUID, UUID] = {}
         for match in matches:
-            if match.event_id in unconsumed:
+            if match.event_id in unconsumed and (match.saga_id, match.key) not in parked:
                 incoming = EventMatched(match.key, match.event_id, match.body, match.arrived_at)
                 told = batch.tell(match.saga_id, incoming)
-                if told.error:
+                paused = told.decision is not None and told.decision.parked
+                if paused:
+                    parked.add((match.saga_id, match.key))
+                if paused or told.error:
                     batch.park(match.saga_id, incoming, error=told.error)
-                if told.error or (told.decision and told.decision.accepted):
+                if paused or told.error or (told.decision and told.decision.accepted):
                     consumed[match.event_id] = match.saga_id
         await tx.consume_events(consumed)
 
@@ -185,29 +191,14 @@ class Engine:
         return found
 
     async def _take_signals(self, tx: StoreTransaction, batch: Batch, signals: Sequence[StoredSignal]) -> None:
-        failed: dict[UUID, str] = {}
-        audit: list[AuditEntry] = []
-        revived: list[UUID] = []
+        telling = _Telling(batch)
         for signal in signals:
-            before = batch.saga(signal.saga_id)
-            try:
-                incoming = signal_from_row(signal.kind, signal.body)
-            except ValueError as error:
-                failed[signal.id] = str(error)
-                continue
-            told = batch.tell(signal.saga_id, incoming)
-            if isinstance(incoming, CancelRequested | RetryRequested) and before and told.decision:
-                audit.append(
-                    _audit_entry(signal, incoming, before, told.decision.instance, told.error or told.decision.refused)
-                )
-                if isinstance(incoming, RetryRequested) and told.decision.accepted:
-                    revived.append(signal.saga_id)
-            elif told.error:
-                failed[signal.id] = told.error
-        await tx.fail_signals(failed)
-        await tx.take_signals([signal.id for signal in signals if signal.id not in failed])
-        await tx.revive_signals(revived)
-        await tx.add_audit(audit)
+            telling.tell(signal)
+        await tx.fail_signals(telling.failed)
+        await tx.take_signals(telling.taken)
+        await tx.revive_signals(telling.revived)
+        await tx.add_unmatched(telling.unmatched)
+        await tx.add_audit(telling.audit)
 
     def _took_on(self, locked: Locked) -> int:
         self._at_hand = tuple(locked.sagas)
@@ -271,9 +262,70 @@ class Engine:
         return isinstance(error, ConcurrentUpdate) or self._store.is_transient(error)
 
 
+class _Telling:
+    """Kept signals on their way to the sagas of a batch, and what is to be written about each."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._parked: dict[UUID, list[StoredSignal]] = {}
+        self.taken: list[UUID] = []
+        self.failed: dict[UUID, str] = {}
+        self.revived: list[UUID] = []
+        self.unmatched: list[UnmatchedMessage] = []
+        self.audit: list[AuditEntry] = []
+
+    def tell(self, signal: StoredSignal) -> None:
+        """Tell one saga one signal; what is parked is told, in order, once a resume is."""
+        try:
+            incoming = signal_from_row(signal.kind, signal.body)
+        except ValueError as error:
+            self.failed[signal.id] = str(error)
+            return
+        before = self._batch.saga(signal.saga_id)
+        told = self._batch.tell(signal.saga_id, incoming)
+        if told.decision is not None and told.decision.parked:
+            self._parked.setdefault(signal.saga_id, []).append(signal)
+        elif isinstance(incoming, ActionRequested):
+            self.taken.append(signal.id)
+            if before is not None and told.decision is not None:
+                self._acted(signal, incoming, before, told.decision, told.error)
+        elif told.error:
+            self.failed[signal.id] = told.error
+        else:
+            self.taken.append(signal.id)
+            self._keep_unusable(signal, told.decision)
+
+    def _acted(
+        self, signal: StoredSignal, asked: ActionRequested, before: SagaInstance, decision: Decision, error: str
+    ) -> None:
+        self.audit.append(_audit_entry(signal, asked, before, decision.instance, error or decision.refused))
+        if not decision.accepted:
+            return
+        if isinstance(asked, RetryRequested):
+            self.revived.append(signal.saga_id)
+        if isinstance(asked, ResumeRequested):
+            for parked in self._parked.pop(signal.saga_id, ()):
+                self.tell(parked)
+
+    def _keep_unusable(self, signal: StoredSignal, decision: Decision | None) -> None:
+        for note in decision.notes if decision else ():
+            if note.unusable:
+                message = UnmatchedMessage("", note.text, signal.body.encode(), "{}", signal.saga_id)
+                self.unmatched.append(message)
+
+
+async def _parked_waits(tx: StoreTransaction, batch: Batch, matches: Iterable[EventMatch]) -> set[tuple[UUID, StepKey]]:
+    """Waits of paused sagas for which an event is parked already."""
+    sagas = [batch.saga(saga_id) for saga_id in {match.saga_id for match in matches}]
+    paused = [saga.id for saga in sagas if saga is not None and saga.paused_at]
+    kept = [(signal.saga_id, signal) for signal in await tx.pending_signals(paused) if signal.kind == EVENT]
+    told = [(saga_id, signal_from_row(signal.kind, signal.body)) for saga_id, signal in kept]
+    return {(saga_id, incoming.key) for saga_id, incoming in told if isinstance(incoming, EventMatched)}
+
+
 def _audit_entry(
     signal: StoredSignal,
-    asked: CancelRequested | RetryRequested,
+    asked: ActionRequested,
     before: SagaInstance,
     after: SagaInstance,
     refused: str,

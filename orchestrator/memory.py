@@ -14,6 +14,7 @@ from messaging.transport import Outgoing
 from orchestrator.errors import ConcurrentUpdate
 from orchestrator.instance import Pin, SagaInstance, SagaStatus, StepKey, StepRecord, StepStatus
 from orchestrator.rising_ids import RisingIds
+from orchestrator.signal_codec import ACTIONS
 from orchestrator.signals import Decision, Note
 from orchestrator.store import (
     AuditEntry,
@@ -181,15 +182,17 @@ class MemoryTransaction:
         return self._load([saga_id for _, saga_id in sorted(due)[: max(limit, 0)]])
 
     async def lock_signalled(self, known: Sequence[Pin], *, limit: int) -> Locked:
-        """Load sagas of known definitions, not paused, that have pending signals."""
+        """Load sagas of known definitions that have pending signals; paused ones, if operators asked for something."""
         pins, sagas = set(known), self._tables.sagas
-        told = {kept.signal.saga_id for kept in self._tables.signals.values() if kept.pending}
-        ids = sorted(
-            saga_id
-            for saga_id in told
-            if saga_id in sagas and sagas[saga_id].pin in pins and sagas[saga_id].paused_at is None
-        )
-        return self._load(ids[: max(limit, 0)])
+        told = {
+            kept.signal.saga_id
+            for kept in self._tables.signals.values()
+            if kept.pending
+            and (saga := sagas.get(kept.signal.saga_id))
+            and saga.pin in pins
+            and (saga.paused_at is None or kept.signal.kind in ACTIONS)
+        }
+        return self._load(sorted(told)[: max(limit, 0)])
 
     async def start(self, saga: SagaInstance, *, reuse_key_after_end: bool = False) -> tuple[UUID, bool]:
         """Write a new saga and its business key; return its id and True, or who has the key, and False."""

@@ -24,16 +24,18 @@ _HAPPENED: Final = (StepStatus.SUCCEEDED, StepStatus.UNKNOWN)
 
 
 def proceed(draft: Draft) -> None:
-    """Bring a saga to where it awaits something, blocks, or ends.
+    """Bring a saga to where it awaits something, blocks, or ends; a paused one stays where it is.
 
     Raises:
         HookRaised: a hook of the definition raised.
     """
-    if draft.status is SagaStatus.RUNNING and not draft.was.paused_at:
+    if draft.paused_at:
+        return
+    if draft.status is SagaStatus.RUNNING:
         _heed_failed_steps(draft)
         if draft.status is SagaStatus.RUNNING:
             _go_forward(draft)
-    if draft.status is SagaStatus.COMPENSATING and not draft.was.paused_at:
+    if draft.status is SagaStatus.COMPENSATING:
         _go_back(draft)
 
 

@@ -6,26 +6,42 @@ Kinds and fields are part of the database's contract with other releases: add, n
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from orchestrator.instance import Direction, StepKey
 from orchestrator.signals import (
+    ActionRequested,
     CancelRequested,
     CodeFailed,
     DeadlinePassed,
     EventMatched,
     Incoming,
+    PauseRequested,
     ReplyReceived,
+    ResumeRequested,
     RetryRequested,
     Started,
 )
 
 REPLY: Final = "reply"
 EVENT: Final = "event"
-CANCEL: Final = "cancel"
-RETRY: Final = "retry"
+ACTIONS: Final[Mapping[str, type[ActionRequested]]] = {
+    "cancel": CancelRequested,
+    "retry": RetryRequested,
+    "pause": PauseRequested,
+    "resume": ResumeRequested,
+}
+"""What operators may ask for, by the word it has in rows, in the audit and in commands."""
+_WORDS: Final = {action: word for word, action in ACTIONS.items()}
+
+
+def action_word(asked: ActionRequested) -> str:
+    """The word for what an operator asks."""
+    return _WORDS[type(asked)]
 
 
 def signal_to_row(incoming: Incoming) -> tuple[str, str] | None:
@@ -53,12 +69,10 @@ def signal_to_row(incoming: Incoming) -> tuple[str, str] | None:
                     "arrived_at": incoming.arrived_at.isoformat(),
                 }
             )
-        case CancelRequested():
-            return CANCEL, json.dumps({"reason": incoming.reason, "by": incoming.by})
-        case RetryRequested():
-            return RETRY, json.dumps({"reason": incoming.reason, "step": incoming.step, "by": incoming.by})
         case Started() | DeadlinePassed() | CodeFailed():
             return None
+        case _:
+            return action_word(incoming), json.dumps(asdict(incoming))
 
 
 def signal_from_row(kind: str, body: str) -> Incoming:
@@ -84,10 +98,8 @@ def signal_from_row(kind: str, body: str) -> Incoming:
         case "event":
             arrived_at = datetime.fromisoformat(fields["arrived_at"])
             return EventMatched(_key_from_json(fields), UUID(fields["event_id"]), fields["body"], arrived_at)
-        case "cancel":
-            return CancelRequested(fields["reason"], fields["by"])
-        case "retry":
-            return RetryRequested(fields["reason"], fields["step"], fields["by"])
+        case _ if kind in ACTIONS:
+            return ACTIONS[kind](**fields)
         case _:
             raise ValueError(f"signal of unknown kind {kind!r}: written by a later release?")
 

@@ -66,6 +66,22 @@ class RetryRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseRequested:
+    """An operator wants the saga to stand still: nothing new is sent, nothing it is told is applied yet."""
+
+    reason: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequested:
+    """An operator wants a paused saga to go on. Tell it what was kept for it meanwhile next, in order."""
+
+    reason: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CodeFailed:
     """A hook of the definition raised while a signal was decided; the signal is kept aside."""
 
@@ -73,9 +89,9 @@ class CodeFailed:
     error: str
 
 
-Incoming: TypeAlias = (
-    Started | ReplyReceived | EventMatched | DeadlinePassed | CancelRequested | RetryRequested | CodeFailed
-)
+ActionRequested: TypeAlias = CancelRequested | RetryRequested | PauseRequested | ResumeRequested
+"""What operators may ask for. It is decided at once, also while the saga is paused."""
+Incoming: TypeAlias = Started | ReplyReceived | EventMatched | DeadlinePassed | ActionRequested | CodeFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +124,8 @@ class Decision:
     `instance` is the whole changed saga (its revision is still the one that was loaded: the store
     raises it). `added` and `changed` name the records to insert and to update; commands are the
     records among them whose `send_after` is set. `accepted` tells whether the signal had any effect.
-    `refused` says why an operator's action was not carried out.
+    `refused` says why an operator's action was not carried out. `parked` asks to keep the signal and to
+    tell it again once the saga is resumed.
     """
 
     instance: SagaInstance
@@ -119,6 +136,7 @@ class Decision:
     notes: tuple[Note, ...] = ()
     accepted: bool = True
     refused: str = ""
+    parked: bool = False
 
     @property
     def steps(self) -> Mapping[StepKey, StepRecord]:

@@ -140,8 +140,9 @@ class StoreTransaction(Protocol):
         ...
 
     async def lock_signalled(self, known: Sequence[Pin], *, limit: int) -> Locked:
-        """Lock and load sagas of known definitions, not paused, that have pending signals.
+        """Lock and load sagas of known definitions that have pending signals.
 
+        Paused ones only if one of these is an operator's action (`signal_codec.ACTIONS`).
         What another transaction has locked is passed over.
         """
         ...

@@ -6,7 +6,7 @@ Each signal changes the rows it concerns; `proceed` then derives everything else
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar, assert_never
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,17 +16,18 @@ from messaging.retry import Again, next_attempt
 from orchestrator.definition import Leaf, Saga, Step, WaitForEvent
 from orchestrator.draft import TRANSITIONS, Draft
 from orchestrator.instance import BlockedReason, Direction, SagaInstance, SagaStatus, StepRecord, StepStatus
+from orchestrator.operators import act
 from orchestrator.plan import CommandLeaf, EventLeaf, overrides
 from orchestrator.progress import blocks, proceed, turn_back
 from orchestrator.signals import (
-    CancelRequested,
+    ActionRequested,
     CodeFailed,
     DeadlinePassed,
     Decision,
     EventMatched,
     Incoming,
     ReplyReceived,
-    RetryRequested,
+    ResumeRequested,
     Started,
 )
 
@@ -42,7 +43,8 @@ LONGEST_ACCEPTED: Final = timedelta(days=366)
 def decide(saga: Saga[Any], instance: SagaInstance, incoming: Incoming, *, now: datetime) -> Decision:
     """Say what a saga does next: the changed instance, and the commands, events and notes that go with it.
 
-    The instance given is not touched. A late or repeated signal changes nothing but is noted.
+    The instance given is not touched. A late or repeated signal changes nothing but is noted. What is told
+    to a paused saga comes back as `parked`.
 
     Raises:
         HookRaised: a hook of the definition raised; nothing is decided, see `CodeFailed`.
@@ -51,6 +53,9 @@ def decide(saga: Saga[Any], instance: SagaInstance, incoming: Incoming, *, now: 
     draft.keeps_wake_up = not isinstance(incoming, (Started, DeadlinePassed))
     if instance.status.terminal:
         _after_the_end(draft, incoming)
+        return draft.decision()
+    if draft.paused_at and not isinstance(incoming, (ActionRequested, CodeFailed)):
+        _while_paused(draft, incoming)
         return draft.decision()
     match incoming:
         case Started():
@@ -61,15 +66,12 @@ def decide(saga: Saga[Any], instance: SagaInstance, incoming: Incoming, *, now: 
             _event(draft, incoming)
         case DeadlinePassed():
             _deadlines(draft)
-        case CancelRequested():
-            _cancel(draft, incoming)
-        case RetryRequested():
-            _retry(draft, incoming)
         case CodeFailed():
             _code_failed(draft, incoming)
         case _:
-            assert_never(incoming)
-    if draft.accepted:
+            act(draft, incoming)
+    # What was parked is applied before anything follows from a resume.
+    if draft.accepted and not isinstance(incoming, ResumeRequested):
         proceed(draft)
     return draft.decision()
 
@@ -78,10 +80,20 @@ def _after_the_end(draft: Draft, incoming: Incoming) -> None:
     match incoming:
         case ReplyReceived():
             draft.ignore("late_reply", f"{incoming.outcome} after the saga's end", incoming.key.step)
-        case CancelRequested() | RetryRequested():
-            draft.refuse(f"it is {draft.status.value}")
-        case _:
+        case Started() | EventMatched() | DeadlinePassed() | CodeFailed():
             draft.accepted = False
+        case _:
+            draft.refuse(f"it is {draft.status.value}")
+
+
+def _while_paused(draft: Draft, incoming: Incoming) -> None:
+    """Park what the saga has use for; an event, if its wait still waits. Deadlines stand still."""
+    draft.accepted = False
+    if isinstance(incoming, EventMatched):
+        record = draft.steps.get(incoming.key)
+        draft.parked = record is not None and record.status is StepStatus.WAITING
+    else:
+        draft.parked = isinstance(incoming, ReplyReceived)
 
 
 # -- replies
@@ -277,51 +289,6 @@ def _saga_deadline(draft: Draft) -> None:
         draft.note("deadline_missed", "the saga's deadline passed after its pivot; it goes on")
     else:
         turn_back(draft, draft.was.current_step, "saga-deadline", "the saga's deadline passed")
-
-
-# -- operators
-
-
-def _cancel(draft: Draft, cancel: CancelRequested) -> None:
-    if draft.direction is SagaStatus.COMPENSATING:
-        draft.refuse("it is turning back already")
-    elif draft.pivot_passed:
-        draft.refuse(f"its pivot {draft.plan.pivot} may have happened; from there it only goes forward")
-    else:
-        if draft.blocked:
-            draft.unblock()
-        turn_back(draft, draft.was.current_step, "cancelled", cancel.reason)
-
-
-def _retry(draft: Draft, retry: RetryRequested) -> None:
-    if draft.blocked is None:
-        draft.refuse(f"it is {draft.status.value}, not blocked")
-        return
-    reason, step, back_to, _ = draft.blocked
-    if retry.step and retry.step != step:
-        draft.refuse(f"it is blocked at {step or 'the saga'}, not at {retry.step}")
-        return
-    draft.unblock()
-    draft.note("retried", f"by {retry.by or 'an operator'}: {retry.reason}", step)
-    if reason in (BlockedReason.CODE_ERROR, BlockedReason.NEEDS_VERSION):
-        draft.wake_now = True
-        return
-    direction = Direction.COMPENSATION if back_to is SagaStatus.COMPENSATING else Direction.ACTION
-    for record in draft.records(direction):
-        if record.key.step == step:
-            _begin_again(draft, record)
-
-
-def _begin_again(draft: Draft, record: StepRecord) -> None:
-    leaf = draft.leaf(record.key.step)
-    if isinstance(leaf, CommandLeaf):
-        refused = record.status is StepStatus.REFUSED
-        draft.attempt_again(record, after=timedelta(0), tries=1, new_round=refused)
-    else:
-        timeout = leaf.step.timeout
-        deadline = None if timeout is None else draft.in_time(timeout)
-        draft.change(record, status=StepStatus.WAITING, deadline=deadline, ended_at=None)
-        draft.wake_now = True
 
 
 def _code_failed(draft: Draft, failed: CodeFailed) -> None:

@@ -1,4 +1,4 @@
-"""`saga cancel` and `saga retry`: ask the engine, and wait for its answer."""
+"""What operators may ask for, `saga cancel` and the like: ask the engine, and wait for its answer."""
 
 from __future__ import annotations
 
@@ -52,6 +52,38 @@ def retry(
 
     async def ask(client: SagaClient) -> None:
         await client.retry(saga_id, reason=reason, step=step, by=_who())
+
+    _act(saga_id, ask, database_url, as_json)
+
+
+@reported
+def pause(
+    saga_id: options.SagaId,
+    *,
+    reason: options.Reason,
+    database_url: options.DatabaseUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Have a saga stand still: nothing is sent, what arrives is kept, time does not count, until it is resumed."""
+
+    async def ask(client: SagaClient) -> None:
+        await client.pause(saga_id, reason=reason, by=_who())
+
+    _act(saga_id, ask, database_url, as_json)
+
+
+@reported
+def resume(
+    saga_id: options.SagaId,
+    *,
+    reason: options.Reason,
+    database_url: options.DatabaseUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Have a paused saga go on, with what arrived meanwhile first. Refused when it is not paused (exit code 4)."""
+
+    async def ask(client: SagaClient) -> None:
+        await client.resume(saga_id, reason=reason, by=_who())
 
     _act(saga_id, ask, database_url, as_json)
 

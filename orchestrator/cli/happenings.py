@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from orchestrator.status import HistoryRow, SagaRow, TimelineRow
 
+_SAY_IT_THEMSELVES: Final = ("retry", "timeout", "retried")
 _ENDED, _NOTED, _BEGAN, _ENDED_AT_ONCE, _SAGA_ENDED = range(5)
 _LOOKS: Final = {
     "sent": ("→", "cyan"),
@@ -32,6 +33,8 @@ _LOOKS: Final = {
     "timeout": ("!", "yellow"),
     "turned_back": ("↩", "bold yellow"),
     "blocked": ("■", "bold red"),
+    "paused": ("‖", "bold yellow"),
+    "resumed": ("→", "bold"),
     "ended": ("■", "bold"),
 }
 
@@ -103,7 +106,7 @@ def _of_note(number: int, note: HistoryRow) -> Happening:
     if note.kind == "turned_back":
         because = f" because of {note.step}" if note.step else f": {note.text}"
         return Happening(note.at, note.kind, "", f"turning back{because}", order=order)
-    text = note.text if note.kind in ("retry", "timeout", "retried") else f"{note.kind}: {note.text}"
+    text = note.text if note.kind in _SAY_IT_THEMSELVES else f"{note.kind}: {note.text}"
     return Happening(note.at, note.kind, note.step, text, order=order)
 
 

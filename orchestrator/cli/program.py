@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from orchestrator.cli import acting, demo, doctor, graph, listing, migrate, run, show, start, watch
+from orchestrator.cli import acting, check, demo, doctor, graph, listing, migrate, run, show, start, watch
 from orchestrator.cli.report import Debugging
 
 _RUN: Final = "Run"
@@ -80,6 +80,13 @@ _add(
     "saga run shop.main:app --reload --log-level debug",
 )
 _add(
+    "check",
+    check.check,
+    _RUN,
+    "saga check shop.main:app",
+    "saga check --strict --json",
+)
+_add(
     "graph",
     graph.graph,
     _RUN,
@@ -107,3 +114,5 @@ _add("show", show.show, _SAGAS, "saga show 019f6d3a-...", "saga show 019f6d3a-..
 _add("watch", watch.watch, _SAGAS, "saga watch 019f6d3a-...", "saga watch --all")
 _add("cancel", acting.cancel, _SAGAS, """saga cancel 019f6d3a-... --reason "ordered twice\"""")
 _add("retry", acting.retry, _SAGAS, """saga retry 019f6d3a-... --reason "stock corrected\"""")
+_add("pause", acting.pause, _SAGAS, """saga pause 019f6d3a-... --reason "the warehouse is closed\"""")
+_add("resume", acting.resume, _SAGAS, """saga resume 019f6d3a-... --reason "the warehouse is open\"""")

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from orchestrator.instance import Pin, SagaInstance
+from orchestrator.signal_codec import ACTIONS
 from orchestrator.signals import Decision
 from orchestrator.store import CommandRef, SagaCommand
+
+_PENDING: Final = "i.id IN (SELECT saga_id FROM {saga_signal} WHERE taken_at IS NULL AND error = ''"
+_ACTIONS: Final = ", ".join(f"'{word}'" for word in ACTIONS)
+# Two plain lists of ids: one list that looks at `i` would be read anew for each instance.
+SIGNALLED: Final = f"{_PENDING}) AND (i.paused_at IS NULL OR {_PENDING} AND kind IN ({_ACTIONS})))"
+"""The condition that an instance `i` has pending signals which it takes now; write it through `named`."""
 
 
 class Hot(Protocol):
@@ -42,7 +49,7 @@ class Hot(Protocol):
     def lock_signalled(
         self, connection: Connection, pins: Sequence[Pin], limit: int
     ) -> tuple[datetime, dict[UUID, SagaInstance]]:
-        """Lock and load what has pending signals."""
+        """Lock and load what has pending signals; what is paused, if operators asked for something."""
         ...
 
     def save(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> None:

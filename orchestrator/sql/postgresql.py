@@ -18,7 +18,7 @@ from orchestrator.errors import ConcurrentUpdate
 from orchestrator.instance import Pin, SagaInstance, SagaStatus, StepKey
 from orchestrator.rising_ids import new_id
 from orchestrator.signals import Decision
-from orchestrator.sql.hot import known_pins, named
+from orchestrator.sql.hot import SIGNALLED, known_pins, named
 from orchestrator.sql.rows import (
     INSTANCE_COLUMNS,
     STEP_COLUMNS,
@@ -131,10 +131,7 @@ class PostgresHot:
         self, connection: Connection, pins: Sequence[Pin], limit: int
     ) -> tuple[datetime, dict[UUID, SagaInstance]]:
         """Along the index of pending signals; pass over what others hold."""
-        condition = (
-            "i.paused_at IS NULL AND i.id IN (SELECT saga_id FROM {saga_signal} WHERE taken_at IS NULL AND error = '')"
-        )
-        return self._lock_some(connection, pins, condition, "i.id", {"limit": limit})
+        return self._lock_some(connection, pins, SIGNALLED, "i.id", {"limit": limit})
 
     def save(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> None:
         """Five statements at most, however many sagas."""

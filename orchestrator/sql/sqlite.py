@@ -20,7 +20,7 @@ from orchestrator.errors import ConcurrentUpdate
 from orchestrator.instance import Pin, SagaInstance, SagaStatus, StepKey
 from orchestrator.rising_ids import new_id
 from orchestrator.signals import Decision
-from orchestrator.sql.hot import known_pins
+from orchestrator.sql.hot import SIGNALLED, known_pins, named
 from orchestrator.sql.rows import (
     INSTANCE_COLUMNS,
     STEP_COLUMNS,
@@ -88,11 +88,7 @@ class SqliteHot:
     ) -> tuple[datetime, dict[UUID, SagaInstance]]:
         """Along the index of pending signals."""
         known, values = known_pins(pins)
-        condition = (
-            "i.paused_at IS NULL AND i.id IN "
-            "(SELECT saga_id FROM saga_signal WHERE taken_at IS NULL AND error = '') "
-            f"AND {known} ORDER BY i.id LIMIT :limit"
-        )
+        condition = f"{named(None, SIGNALLED)} AND {known} ORDER BY i.id LIMIT :limit"
         return self._load(connection, condition, values | {"limit": limit})
 
     def save(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> None:

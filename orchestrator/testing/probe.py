@@ -28,6 +28,7 @@ from orchestrator.instance import (
 from orchestrator.plan import CommandLeaf
 from orchestrator.progress import KEYLESS
 from orchestrator.signals import (
+    ActionRequested,
     CancelRequested,
     CodeFailed,
     DeadlinePassed,
@@ -35,7 +36,9 @@ from orchestrator.signals import (
     EventMatched,
     Incoming,
     Note,
+    PauseRequested,
     ReplyReceived,
+    ResumeRequested,
     RetryRequested,
 )
 from orchestrator.transitions import decide
@@ -107,6 +110,7 @@ class SagaProbe(Generic[S]):
         self._attempts: dict[StepKey, dict[int, int]] = {}
         self._kept: list[_Kept] = []
         self._aside: list[Incoming] = []
+        self._parked: list[Incoming] = []
         self._look()
 
     # -- what the test reads
@@ -219,6 +223,28 @@ class SagaProbe(Generic[S]):
             self._tell(incoming)
         self._look()
 
+    def pause(self, reason: str = "wait") -> None:
+        """Have the saga stand still: what the test does next is applied when it is resumed.
+
+        Raises:
+            ActionRefused: it is paused already, or has ended.
+        """
+        self._acts()
+        self._ask("pause", PauseRequested(reason, by="test"))
+
+    def resume(self, reason: str = "go on") -> None:
+        """Have the saga go on, with what came meanwhile first.
+
+        Raises:
+            ActionRefused: it is not paused.
+        """
+        self._acts()
+        self._ask("resume", ResumeRequested(reason, by="test"))
+        parked, self._parked = self._parked, []
+        for incoming in parked:
+            self._tell(incoming)
+        self._look()
+
     # -- how it works: what the engine does with a database and a broker, in a few lines
 
     def _acts(self) -> None:
@@ -245,11 +271,12 @@ class SagaProbe(Generic[S]):
         self._tell(ReplyReceived(key, attempts[which], which, outcome, body, code, needs))
         self._look()
 
-    def _ask(self, action: str, incoming: CancelRequested | RetryRequested) -> None:
+    def _ask(self, action: str, incoming: ActionRequested) -> None:
         refused = self._tell(incoming).refused
         if refused:
             raise ActionRefused(self.instance.id, action, refused)
-        self._look()
+        if not isinstance(incoming, ResumeRequested):
+            self._look()
 
     def _tell(self, incoming: Incoming) -> Decision:
         try:
@@ -259,6 +286,8 @@ class SagaProbe(Generic[S]):
             self._aside.append(incoming)
             decision = decide(self.saga, self.instance, CodeFailed(error.step, str(error)), now=self.now)
         self._save(decision)
+        if decision.parked:
+            self._parked.append(incoming)
         return decision
 
     def _look(self) -> None:
@@ -269,14 +298,16 @@ class SagaProbe(Generic[S]):
 
     def _match_events(self) -> None:
         for event in list(self._kept):
+            parked = [one.key for one in self._parked if isinstance(one, EventMatched)]
             waits = [
                 record.key
                 for record in self.instance.steps.values()
                 if record.status is StepStatus.WAITING
+                and record.key not in parked
                 and (record.wire_name, record.awaited_key) == (event.wire_name, event.key)
             ]
             told = [self._tell(EventMatched(key, event.id, event.body, event.arrived_at)) for key in waits]
-            if any(decision.accepted for decision in told):
+            if any(decision.accepted or decision.parked for decision in told):
                 self._kept.remove(event)
 
     def _save(self, decision: Decision) -> None:
@@ -289,17 +320,23 @@ class SagaProbe(Generic[S]):
         revision = self.instance.revision + 1
         self.instance = replace(decision.instance, revision=revision, steps=steps)
         for record in written:
-            if record.body is not None and record.send_after is not None and record.send_after <= self.now:
+            if record.body is not None and self._is_due(record):
                 self._send(steps[record.key])
 
+    def _is_due(self, record: StepRecord) -> bool:
+        unsent = record.send_after is not None and record.send_after <= self.now
+        return unsent and self.instance.paused_at is None
+
     def _next_due(self) -> datetime | None:
+        if self.instance.paused_at:
+            return None
         sends = [record.send_after for record in self.instance.steps.values()]
         instants = [instant for instant in (*sends, self.instance.wake_at) if instant is not None]
         return min(instants, default=None)
 
     def _send_due(self) -> None:
         for record in list(self.instance.steps.values()):
-            if record.send_after is not None and record.send_after <= self.now:
+            if self._is_due(record):
                 self._send(record)
 
     def _send(self, record: StepRecord) -> None:

@@ -446,16 +446,17 @@ async def test_a_signal_kept_aside_is_pending_again_when_it_is_revived(store: An
         assert [one.kind for one in await tx.pending_signals([saga.id, other.id])] == ["aside", "fails"]
 
 
-async def test_signalled_sagas_are_locked_unless_paused_or_not_known_here(store: Any) -> None:
+async def test_signalled_sagas_are_locked_unless_not_known_here_or_paused_and_not_asked(store: Any) -> None:
     told = await started(store)
     quiet = await started(store)
-    paused = await started(store, paused_at=NOON, wake_at=None)
+    paused, asked = [await started(store, paused_at=NOON, wake_at=None) for _ in range(2)]
     foreign = await started(store, pin=Pin("other", 1, "f"))
     aside = await started(store)
     async with store.transaction() as tx:
-        await tx.add_signals([signal(saga) for saga in (told, paused, foreign)] + [signal(aside, error="x")])
+        await tx.add_signals([signal(saga, "reply") for saga in (told, paused, foreign, asked)])
+        await tx.add_signals([signal(aside, error="x"), signal(paused, error="x"), signal(asked, "resume")])
     async with store.transaction() as tx:
-        assert set((await tx.lock_signalled([PIN], limit=10)).sagas) == {told.id}
+        assert set((await tx.lock_signalled([PIN], limit=10)).sagas) == {told.id, asked.id}
         assert not (await tx.lock_signalled([PIN], limit=0)).sagas
         assert not (await tx.lock_signalled([], limit=10)).sagas
     assert quiet.id != told.id

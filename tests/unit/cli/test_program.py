@@ -11,7 +11,7 @@ from orchestrator.cli.output import duration
 from tests.unit.cli import walls
 from tests.unit.cli.conftest import Shell
 
-COMMANDS = ["demo", "migrate", "run", "doctor", "start", "list", "show", "watch", "cancel", "retry"]
+COMMANDS = ["demo", "migrate", "run", "doctor", "start", "list", "show", "watch", "cancel", "retry", "pause", "resume"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

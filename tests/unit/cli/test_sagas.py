@@ -141,7 +141,20 @@ def test_a_cancelled_saga_is_undone(working_shell: Shell) -> None:
     assert "wrong colour" in working_shell("show", saga_id).out
 
 
-@pytest.mark.parametrize("action", ["cancel", "retry"])
+def test_a_paused_saga_stands_still_until_it_is_resumed(working_shell: Shell) -> None:
+    saga_id = working_shell.start("waiting")
+    watched = working_shell("pause", saga_id, "--reason", "the rain")
+    assert watched.code == 0, watched.err
+    assert "waiting for an operator to resume it" in watched.out
+
+    again = working_shell("pause", saga_id, "--reason", "the rain")
+    assert (again.code, "it is paused already" in again.err) == (exits.REFUSED, True)
+    assert working_shell("resume", saga_id, "--reason", "the sun").code == 0
+    shown = working_shell("show", saga_id).out
+    assert "the rain" in shown and "the sun" in shown
+
+
+@pytest.mark.parametrize("action", ["cancel", "retry", "pause", "resume"])
 def test_what_the_state_of_a_saga_does_not_allow_is_refused_with_why(action: str, working_shell: Shell) -> None:
     saga_id = working_shell.start("well", "--wait")
 

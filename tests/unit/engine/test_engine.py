@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -16,7 +16,14 @@ from orchestrator.incoming import Reply as ReplyItem
 from orchestrator.incoming import read_reply
 from orchestrator.instance import BlockedReason, SagaStatus, StepKey, StepStatus
 from orchestrator.signal_codec import signal_to_row
-from orchestrator.signals import CancelRequested, RetryRequested
+from orchestrator.signals import (
+    ActionRequested,
+    CancelRequested,
+    EventMatched,
+    PauseRequested,
+    ResumeRequested,
+    RetryRequested,
+)
 from orchestrator.store import NewSignal
 from tests.unit.engine.bench import AwaitingPayment, BookingFlight, BookingHotel, Workbench, broken_hooks
 
@@ -29,7 +36,7 @@ async def bench() -> Workbench:
     return await Workbench().open()
 
 
-def ask(bench: Workbench, saga_id: object, asked: CancelRequested | RetryRequested) -> NewSignal:
+def ask(bench: Workbench, saga_id: object, asked: ActionRequested) -> NewSignal:
     kind, body = signal_to_row(asked) or ("", "")
     return NewSignal(saga_id, kind, body)  # type: ignore[arg-type]
 
@@ -254,6 +261,101 @@ async def test_cancel_undoes_and_is_audited_with_before_and_after(bench: Workben
     assert (entry.action, entry.by, entry.before, entry.after) == ("cancel", "ann", "running", "compensating")
     assert bench.sent[-1].envelope.type == "cancel-flight"
     assert bench.sent[-1].envelope.text_header(wire.COMPENSATES) == f"{saga_id}/BookingFlight/action#1"
+
+
+async def act(bench: Workbench, saga_id: UUID, asked: ActionRequested) -> None:
+    async with bench.store.transaction() as tx:
+        await tx.add_signals([ask(bench, saga_id, asked)])
+    await bench.engine.signals(50)
+    await bench.publish()
+
+
+def audited(bench: Workbench) -> list[tuple[str, str, str, str]]:
+    entries = bench.store.tables.audit.values()
+    return [(entry.action, entry.before, entry.after, entry.refused) for entry in entries]
+
+
+async def test_while_paused_answers_are_kept_and_nothing_is_sent_until_the_saga_is_resumed(bench: Workbench) -> None:
+    saga_id = await bench.start(1)
+    await bench.wake()
+    await bench.publish()
+    await act(bench, saga_id, PauseRequested("the hotels are closed", by="ann"))
+    await bench.engine.replies([bench.answer(bench.sent[-1])])
+    await bench.engine.keep_events([bench.event(1)])
+    bench.clock.advance(timedelta(hours=5))
+
+    assert await bench.engine.signals(50) == 0
+    assert await bench.wake() == 0
+    assert bench.saga(saga_id).steps[FLIGHT].status is StepStatus.OUTSTANDING
+
+    await act(bench, saga_id, ResumeRequested("they are open", by="bob"))
+    assert bench.saga(saga_id).steps[FLIGHT].status is StepStatus.SUCCEEDED
+    assert bench.saga(saga_id).current_step == "AwaitingPayment"
+    assert audited(bench) == [("pause", "running", "running", ""), ("resume", "running", "running", "")]
+
+
+async def test_an_event_that_comes_while_paused_is_applied_on_resume_however_late_and_a_second_one_stays_kept(
+    bench: Workbench,
+) -> None:
+    saga_id = await bench.answered_flight(1)
+    await act(bench, saga_id, PauseRequested("wait"))
+    for message_id in ("event-1", "event-2"):
+        await bench.engine.match_events(await bench.engine.keep_events([bench.event(1, message_id)]))
+    await bench.engine.match_events()
+    first, second = bench.store.tables.events.values()
+    assert (first.consumed_by, second.consumed_by) == (saga_id, None)
+    bench.clock.advance(timedelta(days=3))
+
+    await act(bench, saga_id, ResumeRequested("go on"))
+
+    assert bench.saga(saga_id).steps[PAYMENT].status is StepStatus.SUCCEEDED
+    assert bench.sent[-1].envelope.type == "book-hotel"
+
+
+async def test_a_command_written_just_before_the_pause_leaves_after_the_resume(bench: Workbench) -> None:
+    saga_id = await bench.answered_flight(1)
+    async with bench.store.transaction() as tx:
+        event = EventMatched(PAYMENT, uuid4(), '{"number": 1}', bench.clock.now())
+        kind, body = signal_to_row(event) or ("", "")
+        await tx.add_signals([NewSignal(saga_id, kind, body), ask(bench, saga_id, PauseRequested("wait"))])
+    await bench.engine.signals(50)
+    await bench.publish()
+    bench.clock.advance(timedelta(hours=1))
+    assert await bench.engine.claim_unsent() == 0
+    assert [command.envelope.type for command in bench.sent] == ["book-flight"]
+
+    await act(bench, saga_id, ResumeRequested("go on"))
+    assert await bench.engine.claim_unsent() == 1
+    await bench.publish()
+    assert [command.envelope.type for command in bench.sent] == ["book-flight", "book-hotel"]
+
+
+async def test_what_is_asked_of_a_paused_saga_is_answered_at_once(bench: Workbench) -> None:
+    saga_id = await bench.answered_flight(1)
+    await act(bench, saga_id, PauseRequested("wait"))
+
+    await act(bench, saga_id, CancelRequested("customer rang"))
+    assert bench.saga(saga_id).status is SagaStatus.COMPENSATING
+    assert bench.sent[-1].envelope.type == "book-flight"
+
+    await act(bench, saga_id, ResumeRequested("go on"))
+    assert await bench.wake() == 1
+    await bench.publish()
+    assert bench.sent[-1].envelope.type == "cancel-flight"
+
+
+async def test_a_parked_reply_that_turns_out_unusable_is_kept_whole(bench: Workbench) -> None:
+    saga_id = await bench.start(1)
+    await bench.wake()
+    await bench.publish()
+    await act(bench, saga_id, PauseRequested("wait"))
+    await bench.engine.replies([bench.answer(bench.sent[-1], outcome="perhaps")])
+
+    await act(bench, saga_id, ResumeRequested("go on"))
+
+    (kept,) = bench.store.tables.unmatched.values()
+    assert (kept.saga_id, kept.reason) == (saga_id, "unknown outcome 'perhaps'")
+    assert b"perhaps" in kept.body
 
 
 async def test_until_caught_up_only_new_sagas_are_taken_on(bench: Workbench) -> None:

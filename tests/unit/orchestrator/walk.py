@@ -17,13 +17,16 @@ from orchestrator import Saga, SagaStatus
 from orchestrator.instance import Direction, Pin, SagaInstance, StepKey, StepRecord, StepStatus
 from orchestrator.plan import Branch, LeafPlan
 from orchestrator.signals import (
+    ActionRequested,
     CancelRequested,
     CodeFailed,
     DeadlinePassed,
     Decision,
     EventMatched,
     Incoming,
+    PauseRequested,
     ReplyReceived,
+    ResumeRequested,
     RetryRequested,
 )
 from orchestrator.transitions import TRANSITIONS, decide
@@ -60,6 +63,8 @@ class Walk:
         """Attempts that were given to the broker, with their rounds: participants may answer these."""
         self.refusals: set[StepKey] = set()
         self.ids: dict[UUID, tuple[StepKey, int, int]] = {}
+        self.parked: list[Incoming] = []
+        """What came while the saga was paused."""
         self.decisions = 0
         self.stubborn: set[str] = set()
         """Steps whose participants never do what they are told, until the drive at the end."""
@@ -87,10 +92,12 @@ class Walk:
         self.drive_on()
 
     def drive_on(self) -> None:
-        """With participants that answer at last, and operators that retry, every saga ends."""
+        """With participants that answer at last, and operators that resume and retry, every saga ends."""
         for _ in range(STEPS_OF_A_DRIVE):
             if self.instance.status.terminal:
                 return
+            if self.instance.paused_at:
+                self.resume(0)
             if self.instance.status is SagaStatus.BLOCKED:
                 self.tell(RetryRequested("mended"))
                 assert self._last.accepted
@@ -174,6 +181,8 @@ class Walk:
     def sweep(self, how: int) -> None:
         """Commands that are due are claimed and handed to the broker."""
         self.save()
+        if self.instance.paused_at:
+            return
         for record in list(self.instance.steps.values()):
             if record.send_after is not None and record.send_after <= self.now:
                 assert not (self._goes_back and not record.compensates), "sends an action while going back"
@@ -195,6 +204,18 @@ class Walk:
         """An operator retries whatever blocks."""
         self.tell(RetryRequested("mended"))
 
+    def pause(self, how: int) -> None:
+        """An operator pauses the saga; not always."""
+        if how % 3 == 0:
+            self.tell(PauseRequested("wait"))
+
+    def resume(self, how: int) -> None:
+        """An operator resumes it, and the engine tells it what was parked."""
+        self.tell(ResumeRequested("go on"))
+        parked, self.parked = self.parked, []
+        for incoming in parked:
+            self.tell(incoming)
+
     def code_fails(self, how: int) -> None:
         """A hook raises; seldom."""
         if how % 8 == 0:
@@ -213,6 +234,9 @@ class Walk:
             assert decide(self.saga, before, incoming, now=self.now) == decision, "not the same again"
         if before.status is SagaStatus.BLOCKED and isinstance(incoming, DeadlinePassed):
             assert decision.steps == before.steps, "a deadline passed while blocked"
+        if decision.parked:
+            self.parked.append(incoming)
+        self._check_pause(before, decision, incoming)
         self._check(before, decision)
         self._last, self.instance = decision, decision.instance
         self._pending = decision if self._pending is None else self._pending.then(decision)
@@ -229,7 +253,8 @@ class Walk:
         self.instance = replace(decision.instance, steps=steps, revision=self.instance.revision + 1)
         for key in (*decision.added, *decision.changed):
             record = decision.steps[key]
-            if record.body is not None and record.send_after is not None and record.send_after <= self.now:
+            unsent = record.body is not None and record.send_after is not None and record.send_after <= self.now
+            if unsent and not self.instance.paused_at:
                 self._write(replace(steps[key], send_after=self.now + GRACE, send_attempts=1))
 
     def _write(self, record: StepRecord) -> None:
@@ -240,9 +265,20 @@ class Walk:
 
     # -- the rules
 
+    def _check_pause(self, before: SagaInstance, decision: Decision, incoming: Incoming) -> None:
+        """Only operators pause and resume; between the two nothing is written that would be sent."""
+        after = decision.instance
+        paused, resumed = (isinstance(incoming, kind) for kind in (PauseRequested, ResumeRequested))
+        assert paused or not after.paused_at or before.paused_at == after.paused_at
+        assert resumed or not before.paused_at or after.paused_at == before.paused_at
+        assert not (decision.parked and decision.accepted)
+        if before.paused_at:
+            assert not decision.added, "begins something while paused, or before what was parked is applied"
+            assert isinstance(incoming, ActionRequested | CodeFailed) or after == before, "applied while paused"
+
     def _check(self, before: SagaInstance, decision: Decision) -> None:
         after = decision.instance
-        resting = after.status.terminal or after.status is SagaStatus.BLOCKED
+        resting = after.status.terminal or after.status is SagaStatus.BLOCKED or after.paused_at is not None
         assert (after.wake_at is None) == resting, "wake_at"
         assert after.status in REACHABLE[before.status], f"{before.status} -> {after.status}"
         assert (after.status is SagaStatus.BLOCKED) == (after.blocked_reason is not None)
@@ -352,5 +388,7 @@ ACTS: tuple[Callable[[Walk, int], None], ...] = (
     Walk.sweep,
     Walk.cancel,
     Walk.retry,
+    Walk.pause,
+    Walk.resume,
     Walk.code_fails,
 )
