@@ -17,6 +17,7 @@ from messaging.context import Context
 from messaging.errors import (
     CommandRefused,
     DecodeError,
+    DiscoveryError,
     HandlerDefinitionError,
     MessageDefinitionError,
     MessagingError,
@@ -29,6 +30,7 @@ from messaging.errors import (
     UnencodableMessage,
     Unroutable,
 )
+from messaging.handler_classes import CommandHandler, EventHandler
 from messaging.messages import Command, Event, Failure, Reply
 from messaging.retry import Retry
 from messaging.service import Service
@@ -47,6 +49,8 @@ __all__ = [  # noqa: RUF022
     "Event",
     "Service",
     "Context",
+    "CommandHandler",
+    "EventHandler",
     "Retry",
     "ServiceRunner",
     "Bus",
@@ -55,6 +59,7 @@ __all__ = [  # noqa: RUF022
     "MessagingError",
     "MessageDefinitionError",
     "HandlerDefinitionError",
+    "DiscoveryError",
     "SettingsError",
     "UnencodableMessage",
     "DecodeError",

@@ -3,6 +3,7 @@
     MessagingError
     ├── MessageDefinitionError      the author, when the class is created
     ├── HandlerDefinitionError      the author, when the handler is registered
+    ├── DiscoveryError              the author, when a package's handlers are looked for
     ├── SettingsError               whoever configures the process, at start
     ├── UnencodableMessage          the sender, before anything is sent
     ├── DecodeError                 the sender of what was received
@@ -46,6 +47,14 @@ class HandlerDefinitionError(MessagingError, TypeError):
     def __init__(self, service: str, handler: str, problem: str) -> None:
         self.service, self.handler = service, handler
         super().__init__(f"handler {handler} of service {service!r} {problem}.")
+
+
+class DiscoveryError(MessagingError, ImportError):
+    """Handlers cannot be found in a package as it stands."""
+
+    def __init__(self, service: str, module: str, problem: str) -> None:
+        self.service, self.module = service, module
+        super().__init__(f"looking for handlers of service {service!r}: module {module!r} {problem}.")
 
 
 class SettingsError(MessagingError, ValueError):

@@ -12,12 +12,15 @@ from messaging.codec import Limits, MessageRegistry
 from messaging.context import Context
 from messaging.envelope import EVENTS_EXCHANGE
 from messaging.errors import HandlerDefinitionError, MessageDefinitionError, SettingsError
+from messaging.handler_classes import AnswersAtOnce, AnswersLater, EventHandler, message_of
 from messaging.handlers import Handler, checked_handler, session_kind_of
 from messaging.messages import Command, Event, Failure, Message, Reply
 from messaging.retry import Retry
 from messaging.transport import Binding, QueueSpec
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from sqlalchemy.ext.asyncio import async_sessionmaker
     from sqlalchemy.orm import sessionmaker
 
@@ -99,6 +102,53 @@ class Service:
             HandlerDefinitionError: the function does not fit the event or the service.
         """
         return HandlesEvent(self, event_class, Binding(key or event_class.wire_name, exchange, kind))
+
+    @overload
+    def register(self, handler: AnswersLater[R], /) -> None: ...
+    @overload
+    def register(self, handler: AnswersAtOnce[R], /) -> None: ...
+    @overload
+    def register(self, handler: EventHandler[Any], /) -> None: ...
+    def register(self, handler: Any, /) -> None:
+        """Register an instance of a handler class; it is held to what functions are.
+
+        Raises:
+            HandlerDefinitionError: it does not fit its message or the service.
+        """
+        is_class = isinstance(handler, type)
+        cls: type[Any] = handler if is_class else type(handler)
+        message = message_of(cls)
+        if message is None:
+            wanted = "is no handler class. Write class ...(CommandHandler[...]) or class ...(EventHandler[...])"
+            raise HandlerDefinitionError(self.name, cls.__qualname__, wanted)
+        if is_class:
+            problem = f"is registered as a class. Register an instance of it: register({cls.__name__}())"
+            raise HandlerDefinitionError(self.name, cls.__qualname__, problem)
+        binding = None
+        if issubclass(cls, EventHandler):
+            binding = Binding(cls.key or message.wire_name, cls.exchange, cls.kind)
+        self.add(message, handler.handle, binding=binding, names=_callers_names())
+
+    def discover(self, package: str | ModuleType) -> tuple[Handler, ...]:
+        """Import all modules of a package, and register the handler classes that are written there.
+
+        Functions decorated with this service's `handles` and `subscribes` are registered by the import.
+        Abstract classes are bases; one that is registered already is left alone; `__main__` is not imported.
+
+        Args:
+            package: it, or its name; a module without others below will do.
+
+        Returns:
+            The service's handlers that are written in the package.
+
+        Raises:
+            DiscoveryError: a module cannot be imported, a class cannot be made an instance of without
+                arguments, or there is no handler at all.
+            HandlerDefinitionError: one of them does not fit.
+        """
+        from messaging.discovery import discover
+
+        return discover(self, package)
 
     def handler_of(self, wire_name: str) -> Handler | None:
         """Return who handles a message of this wire name."""

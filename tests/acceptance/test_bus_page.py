@@ -38,6 +38,15 @@ def test_the_service_answers_and_ends_when_it_is_told_to(
     assert payments.result() == 0
 
 
+def test_a_handler_that_is_a_class_handles(programs: Programs) -> None:
+    written(programs)
+    (programs.folder / "show.py").write_text(SHOWS)
+
+    said = programs.done(programs.start(sys.executable, "show.py"))
+
+    assert said.splitlines() == ["screen: hello", "characters=5"]
+
+
 def test_a_forked_worker_has_a_bus_of_its_own_and_leaves_its_parents_alone(
     programs_on_rabbit: Programs, broker: Broker, prefix: str
 ) -> None:
@@ -56,6 +65,14 @@ def test_a_forked_worker_has_a_bus_of_its_own_and_leaves_its_parents_alone(
     ]
 
 
+SHOWS = """
+from messaging import BlockingBus
+from messaging.memory import MemoryTransport
+from screen import ShowMessage, screen
+
+with BlockingBus(MemoryTransport, services=[screen]) as bus:
+    print(bus.request(ShowMessage(text="hello"), to="screen"))
+"""
 FORKS = """
 import os
 from messaging import BlockingBus

@@ -8,7 +8,7 @@ from typing import assert_type
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from messaging import Bus, Command, Context, Event, Failure, Reply, Service
+from messaging import Bus, Command, CommandHandler, Context, Event, EventHandler, Failure, Reply, Service
 
 
 class Charged(Reply):
@@ -102,6 +102,28 @@ async def event_as_command(event: Paid) -> Charged:
 
 @service.subscribes(Paid)  # type: ignore[arg-type]
 async def wrong_event(event: Charge) -> None: ...
+
+
+class RightClass(CommandHandler[Charge]):
+    async def handle(self, command: Charge, context: Context) -> Charged | CardRefused:
+        assert_type(context.session, AsyncSession)
+        return Charged()
+
+
+class RightBlockingClass(CommandHandler[Charge]):
+    def handle(self, command: Charge, context: Context[Session]) -> Charged:
+        return Charged()
+
+
+class RightEventClass(EventHandler[Paid]):
+    key = "*.paid"
+
+    async def handle(self, event: Paid, context: Context[None]) -> None: ...
+
+
+service.register(RightClass())
+service.register(RightBlockingClass())
+service.register(RightEventClass())
 
 
 async def asking(bus: Bus) -> None:

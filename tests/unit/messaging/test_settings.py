@@ -74,13 +74,15 @@ def test_a_wrong_setting_is_refused_by_name_and_without_its_secret(
 
 def test_the_names_of_the_package_are_pinned() -> None:
     assert {name for name in messaging.__all__ if getattr(messaging, name) is None} == set()
-    assert messaging.__all__[:11] == [
+    assert messaging.__all__[:13] == [
         "Command",
         "Reply",
         "Failure",
         "Event",
         "Service",
         "Context",
+        "CommandHandler",
+        "EventHandler",
         "Retry",
         "ServiceRunner",
         "Bus",
