@@ -11,9 +11,10 @@ from typing import Any
 
 from orchestrator.checking import answers, known, names, policies
 from orchestrator.checking.findings import Finding, Level
+from orchestrator.checking.stranded import stranded
 from orchestrator.definition import Saga
 
-__all__ = ["Finding", "Level", "check"]
+__all__ = ["Finding", "Level", "check", "stranded"]
 
 
 def check(sagas: Iterable[type[Saga[Any]]]) -> list[Finding]:

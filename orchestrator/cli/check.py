@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -14,6 +15,7 @@ from orchestrator.cli.report import reported
 if TYPE_CHECKING:
     from orchestrator.checking import Finding
     from orchestrator.definition import Saga
+    from orchestrator.sql.in_flight import InFlight
 
 _COLOURS: Final = {"error": "bold red", "warning": "yellow", "advice": "cyan"}
 
@@ -26,10 +28,16 @@ def check(
     ] = None,
     *,
     strict: Annotated[bool, typer.Option("--strict", help="Let warnings fail as well.")] = False,
+    against_db: Annotated[
+        bool, typer.Option("--against-db", help="Also find sagas in flight that this code does not know.")
+    ] = False,
+    database_url: options.DatabaseUrl = None,
     app_dir: options.AppDir = ".",
     as_json: options.AsJson = False,
 ) -> None:
     """Check saga definitions without running them, and say what to do about what is found.
+
+    With --against-db: before code is deployed, whether sagas in flight would be left without their definition.
 
     Exits with 1 when there are errors, with --strict for warnings too. Advice never fails.
     """
@@ -37,6 +45,8 @@ def check(
 
     sagas = _sagas_of(targets or [], app_dir)
     found = checking.check(sagas)
+    if against_db:
+        found = [*checking.stranded(asyncio.run(_in_flight(database_url)), sagas), *found]
     if as_json:
         output.print_json(found)
     else:
@@ -44,6 +54,16 @@ def check(
     failing = {checking.Level.ERROR, checking.Level.WARNING} if strict else {checking.Level.ERROR}
     if any(one.level in failing for one in found):
         raise typer.Exit(exits.FAILED)
+
+
+async def _in_flight(database_url: str | None) -> list[InFlight]:
+    from orchestrator.cli.config import orchestrator_settings
+    from orchestrator.cli.database import opened
+    from orchestrator.sql.in_flight import in_flight
+
+    settings = orchestrator_settings(database_url)
+    async with opened(settings) as engine, engine.connect() as connection:
+        return await connection.run_sync(in_flight, schema=settings.database_schema)
 
 
 def _sagas_of(targets: list[str], app_dir: str) -> list[type[Saga[Any]]]:

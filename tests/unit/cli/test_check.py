@@ -83,3 +83,24 @@ def test_what_has_no_sagas_is_wrong_usage(bare_shell: Shell) -> None:
 
 def test_check_explains_itself_with_examples(bare_shell: Shell) -> None:
     assert "saga check shop.main:app" in bare_shell("check", "--help").out.partition("Examples:")[2]
+
+
+def test_sagas_in_flight_of_code_that_is_gone_are_told_by_definition_and_step(shell: Shell, trapped: str) -> None:
+    shell.start("waiting")
+    shell.start("waiting")
+    assert shell("check", "--against-db").code == 0
+
+    answer = shell("check", trapped, "--against-db")
+
+    assert answer.code == exits.FAILED
+    assert answer.out.splitlines()[:3] == [
+        "error   paint-wall (paint-wall v1)",
+        "        2 of paint-wall v1 have not begun, which this code does not have: it has no saga of this name",
+        "        → Register it, or let them end before code without it runs",
+    ]
+
+
+def test_checking_against_a_database_that_is_not_there_says_so(bare_shell: Shell) -> None:
+    answer = bare_shell("check", "--against-db")
+
+    assert answer.code == exits.FAILED and "Run: saga migrate" in answer.err
