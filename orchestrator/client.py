@@ -24,7 +24,17 @@ from orchestrator.definition import Saga
 from orchestrator.errors import ActionRefused, SagaError, UnknownSaga
 from orchestrator.instance import SagaStatus
 from orchestrator.signal_codec import action_word, signal_to_row
-from orchestrator.signals import ActionRequested, CancelRequested, PauseRequested, ResumeRequested, RetryRequested
+from orchestrator.signals import (
+    AbandonRequested,
+    ActionRequested,
+    CancelRequested,
+    CompensateRequested,
+    PauseRequested,
+    ResolveRequested,
+    ResumeRequested,
+    RetryRequested,
+    SkipRequested,
+)
 from orchestrator.sql import client_statements as statements
 from orchestrator.sql.starting import start_saga
 from orchestrator.start import new_instance
@@ -177,6 +187,40 @@ class SagaClient:
         """
         await self._ask(saga_id, ResumeRequested(reason, by), within)
 
+    async def skip(
+        self, saga_id: UUID, *, reason: str, step: str = "", by: str = "", within: timedelta = ANSWERED_WITHIN
+    ) -> None:
+        """Have a blocked saga go on without the step it is blocked at, or without its undo.
+
+        Raises: as `cancel` does; refused when it is not blocked, at another step, or by an error of its code.
+        """
+        await self._ask(saga_id, SkipRequested(reason, step, by), within)
+
+    async def resolve(
+        self, saga_id: UUID, *, reason: str, step: str = "", by: str = "", within: timedelta = ANSWERED_WITHIN
+    ) -> None:
+        """Tell a blocked saga that the step it is blocked at, or its undo, was done by hand.
+
+        Raises: as `cancel` does; refused when it is not blocked, at another step, or by an error of its code.
+        """
+        await self._ask(saga_id, ResolveRequested(reason, step, by), within)
+
+    async def compensate(
+        self, saga_id: UUID, *, reason: str, by: str = "", within: timedelta = ANSWERED_WITHIN
+    ) -> None:
+        """Have a saga turn back, blocked or not.
+
+        Raises: as `cancel` does; refused when it does so already, or its pivot may have happened.
+        """
+        await self._ask(saga_id, CompensateRequested(reason, by), within)
+
+    async def abandon(self, saga_id: UUID, *, reason: str, by: str = "", within: timedelta = ANSWERED_WITHIN) -> None:
+        """Give a saga up as it stands: nothing of it is sent, awaited or undone any more.
+
+        Raises: as `cancel` does; refused when it has ended.
+        """
+        await self._ask(saga_id, AbandonRequested(reason, by), within)
+
     async def _ask(self, saga_id: UUID, asked: ActionRequested, within: timedelta) -> None:
         signal_id = await self._write(lambda c: _ask(c, saga_id, asked, self._schema))
         ends, pause = time.monotonic() + within.total_seconds(), _FIRST_LOOK
@@ -274,6 +318,26 @@ class BlockingSagaClient:
     def resume(self, saga_id: UUID, *, reason: str, by: str = "", within: timedelta = ANSWERED_WITHIN) -> None:
         """Have a paused saga go on; see `SagaClient.resume`."""
         self._ask(saga_id, ResumeRequested(reason, by), within)
+
+    def skip(
+        self, saga_id: UUID, *, reason: str, step: str = "", by: str = "", within: timedelta = ANSWERED_WITHIN
+    ) -> None:
+        """Go on without the blocked step; see `SagaClient.skip`."""
+        self._ask(saga_id, SkipRequested(reason, step, by), within)
+
+    def resolve(
+        self, saga_id: UUID, *, reason: str, step: str = "", by: str = "", within: timedelta = ANSWERED_WITHIN
+    ) -> None:
+        """Mark the blocked step as done by hand; see `SagaClient.resolve`."""
+        self._ask(saga_id, ResolveRequested(reason, step, by), within)
+
+    def compensate(self, saga_id: UUID, *, reason: str, by: str = "", within: timedelta = ANSWERED_WITHIN) -> None:
+        """Have a saga turn back; see `SagaClient.compensate`."""
+        self._ask(saga_id, CompensateRequested(reason, by), within)
+
+    def abandon(self, saga_id: UUID, *, reason: str, by: str = "", within: timedelta = ANSWERED_WITHIN) -> None:
+        """Give a saga up as it stands; see `SagaClient.abandon`."""
+        self._ask(saga_id, AbandonRequested(reason, by), within)
 
     def _ask(self, saga_id: UUID, asked: ActionRequested, within: timedelta) -> None:
         signal_id = self._write(lambda c: _ask(c, saga_id, asked, self._schema))

@@ -39,9 +39,13 @@ T = TypeVar("T")
 LOOK_AGAIN: Final = timedelta(hours=1)
 
 TRANSITIONS: Final = {
-    SagaStatus.RUNNING: frozenset({SagaStatus.COMPENSATING, SagaStatus.BLOCKED, SagaStatus.COMPLETED}),
-    SagaStatus.COMPENSATING: frozenset({SagaStatus.BLOCKED, SagaStatus.COMPENSATED}),
-    SagaStatus.BLOCKED: frozenset({SagaStatus.RUNNING, SagaStatus.COMPENSATING}),
+    SagaStatus.RUNNING: frozenset(
+        {SagaStatus.COMPENSATING, SagaStatus.BLOCKED, SagaStatus.COMPLETED, SagaStatus.ABANDONED}
+    ),
+    SagaStatus.COMPENSATING: frozenset(
+        {SagaStatus.BLOCKED, SagaStatus.COMPENSATED, SagaStatus.COMPENSATED_WITH_EXCEPTIONS, SagaStatus.ABANDONED}
+    ),
+    SagaStatus.BLOCKED: frozenset({SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.ABANDONED}),
     SagaStatus.COMPLETED: frozenset[SagaStatus](),
     SagaStatus.COMPENSATED: frozenset[SagaStatus](),
     SagaStatus.COMPENSATED_WITH_EXCEPTIONS: frozenset[SagaStatus](),
@@ -196,6 +200,16 @@ class Draft:
                 self.change(record, send_after=self.now + left)
         self._move_deadlines(self.paused_at, self.blocked[3] if self.blocked else None)
         self.paused_at, self.wake_now = None, True
+
+    def abandon(self) -> None:
+        """End here, whatever is open: nothing is awaited, sent or undone any more."""
+        for record in self.open_records():
+            never_sent = record.attempt == 1 and record.send_after is not None and record.send_attempts == 0
+            cancelled = record.status is StepStatus.WAITING or never_sent
+            status = StepStatus.CANCELLED if cancelled else StepStatus.UNKNOWN
+            self.end(record, status, record.error_code, record.error_text)
+        self.blocked = self.paused_at = None
+        self.become(SagaStatus.ABANDONED)
 
     def _move_deadlines(self, since: datetime, still_from: datetime | None) -> None:
         """Move deadlines by the time since then, less what they go on standing still for another reason."""

@@ -30,8 +30,10 @@ from orchestrator.signals import (
     Decision,
     EventMatched,
     ReplyReceived,
+    ResolveRequested,
     ResumeRequested,
     RetryRequested,
+    SkipRequested,
 )
 from orchestrator.store import (
     AuditEntry,
@@ -301,7 +303,7 @@ class _Telling:
         self.audit.append(_audit_entry(signal, asked, before, decision.instance, error or decision.refused))
         if not decision.accepted:
             return
-        if isinstance(asked, RetryRequested):
+        if isinstance(asked, RetryRequested | SkipRequested | ResolveRequested):
             self.revived.append(signal.saga_id)
         if isinstance(asked, ResumeRequested):
             for parked in self._parked.pop(signal.saga_id, ()):

@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
+
+SKIPPED: Final = "skipped"
+RESOLVED: Final = "resolved"
+"""The `error_code` of a record that an operator ended; the reason is its `error_text`."""
 
 
 class SagaStatus(StrEnum):
@@ -62,9 +67,9 @@ class StepStatus(StrEnum):
     EXPIRED = "expired"
     """An event did not come in time."""
     CANCELLED = "cancelled"
-    """A wait ended because the saga turned back. Nothing to undo."""
+    """It ended because the saga turned back or was given up. Nothing to undo."""
     SKIPPED = "skipped"
-    """`when` said no."""
+    """`when` said no; or an operator went on without it, and then it may have happened if it has a command."""
 
     @property
     def open(self) -> bool:

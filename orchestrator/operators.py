@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import assert_never
+from typing import Final, assert_never
 
 from orchestrator.draft import Draft
-from orchestrator.instance import BlockedReason, Direction, SagaStatus, StepRecord, StepStatus
+from orchestrator.instance import (
+    RESOLVED,
+    SKIPPED,
+    BlockedReason,
+    Direction,
+    SagaStatus,
+    StepKey,
+    StepRecord,
+    StepStatus,
+)
 from orchestrator.plan import CommandLeaf
-from orchestrator.progress import turn_back
-from orchestrator.signals import ActionRequested, CancelRequested, PauseRequested, ResumeRequested, RetryRequested
+from orchestrator.progress import happened, publish_events, turn_back
+from orchestrator.signals import (
+    AbandonRequested,
+    ActionRequested,
+    CancelRequested,
+    CompensateRequested,
+    PauseRequested,
+    ResolveRequested,
+    ResumeRequested,
+    RetryRequested,
+    SkipRequested,
+)
+
+_OF_THE_CODE: Final = (BlockedReason.CODE_ERROR, BlockedReason.NEEDS_VERSION)
 
 
 def act(draft: Draft, asked: ActionRequested) -> None:
@@ -23,6 +44,14 @@ def act(draft: Draft, asked: ActionRequested) -> None:
             _pause(draft, asked)
         case ResumeRequested():
             _resume(draft, asked)
+        case SkipRequested():
+            _end_by_hand(draft, asked, StepStatus.SKIPPED, SKIPPED)
+        case ResolveRequested():
+            _end_by_hand(draft, asked, StepStatus.SUCCEEDED, RESOLVED)
+        case CompensateRequested():
+            _turn_back_by_order(draft, "compensation-ordered", asked.reason)
+        case AbandonRequested():
+            _abandon(draft, asked)
         case _:
             assert_never(asked)
 
@@ -58,23 +87,63 @@ def _turn_back_by_order(draft: Draft, code: str, reason: str) -> None:
         turn_back(draft, draft.was.current_step, code, reason)
 
 
+def _abandon(draft: Draft, asked: AbandonRequested) -> None:
+    draft.turned_back_by(draft.was.current_step, "abandoned", asked.reason)
+    draft.abandon()
+    _noted(draft, "abandoned", asked)
+
+
 def _retry(draft: Draft, retry: RetryRequested) -> None:
+    blocked = _blocked_at(draft, retry.step)
+    if blocked is None:
+        return
+    reason, key = blocked
+    draft.unblock()
+    _noted(draft, "retried", retry, key.step)
+    if reason in _OF_THE_CODE:
+        draft.wake_now = True
+    elif key in draft.steps:
+        _begin_again(draft, draft.steps[key])
+
+
+def _blocked_at(draft: Draft, step: str) -> tuple[BlockedReason, StepKey] | None:
+    """Why the saga blocks and which row is concerned; refuses, if it does not, or not at this step."""
     if draft.blocked is None:
         draft.refuse(f"it is {draft.status.value}, not blocked")
+        return None
+    reason, blocked_step, back_to, _ = draft.blocked
+    if step and step != blocked_step:
+        draft.refuse(f"it is blocked at {blocked_step or 'the saga'}, not at {step}")
+        return None
+    return reason, StepKey(
+        blocked_step, Direction.COMPENSATION if back_to is SagaStatus.COMPENSATING else Direction.ACTION
+    )
+
+
+def _end_by_hand(draft: Draft, asked: SkipRequested | ResolveRequested, status: StepStatus, code: str) -> None:
+    blocked = _blocked_at(draft, asked.step)
+    if blocked is None:
         return
-    reason, step, back_to, _ = draft.blocked
-    if retry.step and retry.step != step:
-        draft.refuse(f"it is blocked at {step or 'the saga'}, not at {retry.step}")
+    reason, key = blocked
+    if reason in _OF_THE_CODE and not _undo_cannot_be_built(draft, key):
+        draft.refuse(f"it is blocked by {reason.value}: deploy code that works, then retry")
         return
     draft.unblock()
-    _noted(draft, "retried", retry, step)
-    if reason in (BlockedReason.CODE_ERROR, BlockedReason.NEEDS_VERSION):
-        draft.wake_now = True
+    _noted(draft, code, asked, key.step)
+    record = draft.steps.get(key)
+    if record is None:
+        draft.add(key, status, error_code=code, error_text=asked.reason)
         return
-    direction = Direction.COMPENSATION if back_to is SagaStatus.COMPENSATING else Direction.ACTION
-    for record in draft.records(direction):
-        if record.key.step == step:
-            _begin_again(draft, record)
+    draft.end(record, status, code, asked.reason)
+    if status is StepStatus.SUCCEEDED:
+        publish_events(draft, draft.leaf(key.step))
+
+
+def _undo_cannot_be_built(draft: Draft, key: StepKey) -> bool:
+    """Whether the hook that raised is a compensation: then there is something to undo, and no row for it yet."""
+    action = draft.steps.get(StepKey(key.step))
+    undoing = key.direction is Direction.COMPENSATION and key not in draft.steps
+    return undoing and action is not None and happened(action)
 
 
 def _begin_again(draft: Draft, record: StepRecord) -> None:

@@ -20,8 +20,6 @@ from orchestrator.plan import Branch, CommandLeaf, EventLeaf, LeafPlan, override
 KEYLESS: Final = "saga-id:"
 """Prefix of the key under which a wait without a key of its own looks for events of its saga."""
 
-_HAPPENED: Final = (StepStatus.SUCCEEDED, StepStatus.UNKNOWN)
-
 
 def proceed(draft: Draft) -> None:
     """Bring a saga to where it awaits something, blocks, or ends; a paused one stays where it is.
@@ -37,6 +35,18 @@ def proceed(draft: Draft) -> None:
             _go_forward(draft)
     if draft.status is SagaStatus.COMPENSATING:
         _go_back(draft)
+
+
+def happened(action: StepRecord) -> bool:
+    """Whether a step happened, or may have; one that an operator skipped after its command was written may have."""
+    skipped_late = action.status is StepStatus.SKIPPED and action.command_id is not None
+    return action.status in (StepStatus.SUCCEEDED, StepStatus.UNKNOWN) or skipped_late
+
+
+def publish_events(draft: Draft, leaf: LeafPlan) -> None:
+    """Take a step's events, unless the saga is turning back: the step is about to be undone."""
+    if draft.direction is SagaStatus.RUNNING and overrides(type(leaf.step), Leaf, "events"):
+        draft.publish(leaf.name, leaf.step.events)
 
 
 def turn_back(draft: Draft, step: str, code: str, text: str) -> None:
@@ -197,7 +207,8 @@ def _go_back(draft: Draft) -> None:
     if failed and (done or not patient):
         draft.block(BlockedReason.COMPENSATION_FAILED, failed[0].key.step)
     elif done:
-        draft.become(SagaStatus.COMPENSATED)
+        skipped = any(r.status is StepStatus.SKIPPED for r in draft.records(Direction.COMPENSATION))
+        draft.become(SagaStatus.COMPENSATED_WITH_EXCEPTIONS if skipped else SagaStatus.COMPENSATED)
         if overrides(type(draft.saga), Saga, "on_compensated"):
             draft.publish("", draft.saga.on_compensated)
 
@@ -234,12 +245,13 @@ def _backward(draft: Draft, part: LeafPlan | Branch, *, patient: bool) -> tuple[
 
 def _leaf_backward(draft: Draft, leaf: CommandLeaf, *, patient: bool) -> tuple[bool, list[CommandLeaf]]:
     action = draft.steps.get(StepKey(leaf.name))
-    if action is None or action.status not in _HAPPENED or not leaf.compensations:
+    if action is None or not happened(action) or not leaf.compensations:
         return True, []
     undo = draft.steps.get(StepKey(leaf.name, Direction.COMPENSATION))
     if undo is None:
         return False, [leaf]
-    return undo.status is StepStatus.SUCCEEDED or (patient and _undo_failed(undo)), []
+    done = undo.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
+    return done or (patient and _undo_failed(undo)), []
 
 
 def _last_seq(draft: Draft, part: LeafPlan | Branch) -> int:

@@ -14,16 +14,20 @@ from uuid import UUID
 
 from orchestrator.instance import Direction, StepKey
 from orchestrator.signals import (
+    AbandonRequested,
     ActionRequested,
     CancelRequested,
     CodeFailed,
+    CompensateRequested,
     DeadlinePassed,
     EventMatched,
     Incoming,
     PauseRequested,
     ReplyReceived,
+    ResolveRequested,
     ResumeRequested,
     RetryRequested,
+    SkipRequested,
     Started,
 )
 
@@ -34,6 +38,10 @@ ACTIONS: Final[Mapping[str, type[ActionRequested]]] = {
     "retry": RetryRequested,
     "pause": PauseRequested,
     "resume": ResumeRequested,
+    "skip": SkipRequested,
+    "resolve": ResolveRequested,
+    "compensate": CompensateRequested,
+    "abandon": AbandonRequested,
 }
 """What operators may ask for, by the word it has in rows, in the audit and in commands."""
 _WORDS: Final = {action: word for word, action in ACTIONS.items()}

@@ -82,6 +82,40 @@ class ResumeRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class SkipRequested:
+    """An operator wants to go on without the blocked step, or without its undo. An empty step: whichever blocks."""
+
+    reason: str
+    step: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveRequested:
+    """An operator has done by hand what the blocked step, or its undo, was to do. An empty step: whichever blocks."""
+
+    reason: str
+    step: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CompensateRequested:
+    """An operator wants the saga to turn back now, where it is."""
+
+    reason: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonRequested:
+    """An operator gives the saga up as it stands: nothing is sent or undone any more."""
+
+    reason: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CodeFailed:
     """A hook of the definition raised while a signal was decided; the signal is kept aside."""
 
@@ -89,7 +123,16 @@ class CodeFailed:
     error: str
 
 
-ActionRequested: TypeAlias = CancelRequested | RetryRequested | PauseRequested | ResumeRequested
+ActionRequested: TypeAlias = (
+    CancelRequested
+    | RetryRequested
+    | PauseRequested
+    | ResumeRequested
+    | SkipRequested
+    | ResolveRequested
+    | CompensateRequested
+    | AbandonRequested
+)
 """What operators may ask for. It is decided at once, also while the saga is paused."""
 Incoming: TypeAlias = Started | ReplyReceived | EventMatched | DeadlinePassed | ActionRequested | CodeFailed
 

@@ -13,12 +13,12 @@ from pydantic import BaseModel, ValidationError
 from messaging.envelope import ACCEPTED, FAILURE, RETRY, SUCCESS
 from messaging.messages import Failure
 from messaging.retry import Again, next_attempt
-from orchestrator.definition import Leaf, Saga, Step, WaitForEvent
+from orchestrator.definition import Saga, Step, WaitForEvent
 from orchestrator.draft import TRANSITIONS, Draft
 from orchestrator.instance import BlockedReason, Direction, SagaInstance, SagaStatus, StepRecord, StepStatus
 from orchestrator.operators import act
 from orchestrator.plan import CommandLeaf, EventLeaf, overrides
-from orchestrator.progress import blocks, proceed, turn_back
+from orchestrator.progress import blocks, proceed, publish_events, turn_back
 from orchestrator.signals import (
     ActionRequested,
     CodeFailed,
@@ -108,7 +108,8 @@ def _reply(draft: Draft, reply: ReplyReceived) -> None:
         draft.ignore("unmatched", f"unknown outcome {reply.outcome!r}", step, unusable=True)
     elif not _awaits_answer(draft, leaf, record, reply):
         contradicts = record.status is StepStatus.REFUSED and reply.outcome == SUCCESS
-        late = "late_reply" if record.status is StepStatus.UNKNOWN or contradicts else "duplicate"
+        unanswered = record.status in (StepStatus.UNKNOWN, StepStatus.SKIPPED)
+        late = "late_reply" if unanswered or contradicts else "duplicate"
         draft.ignore(late, f"{reply.outcome} for attempt {reply.attempt}, step is {record.status.value}", step)
     elif reply.outcome == SUCCESS:
         _succeeded(draft, leaf, record, reply)
@@ -166,7 +167,7 @@ def _succeeded(draft: Draft, leaf: CommandLeaf, record: StepRecord, reply: Reply
     if message is not None and overrides(type(leaf.step), Step, "on_reply"):
         draft.tell(leaf.name, leaf.step.on_reply, message)
     if action:
-        _publish_events(draft, leaf)
+        publish_events(draft, leaf)
 
 
 def _refused(draft: Draft, leaf: CommandLeaf, record: StepRecord, reply: ReplyReceived) -> None:
@@ -211,12 +212,6 @@ def _try_again_or_give_up(draft: Draft, leaf: CommandLeaf, record: StepRecord, *
         draft.end(record, StepStatus.UNKNOWN, record.error_code, record.error_text)
 
 
-def _publish_events(draft: Draft, leaf: CommandLeaf | EventLeaf) -> None:
-    """Take a step's events, unless the saga is turning back: the step is about to be undone."""
-    if draft.direction is SagaStatus.RUNNING and overrides(type(leaf.step), Leaf, "events"):
-        draft.publish(leaf.name, leaf.step.events)
-
-
 def _read(draft: Draft, step: str, message_type: type[M], body: str) -> M | None:
     """The message, or None if the body is none; what a validator of the author's raises beside that is his."""
     with draft.blaming(step, message_type.__name__):
@@ -251,7 +246,7 @@ def _event(draft: Draft, event: EventMatched) -> None:
     draft.end(record, StepStatus.SUCCEEDED, reply=event.body)
     if overrides(type(leaf.step), WaitForEvent, "on_event"):
         draft.tell(step, leaf.step.on_event, message)
-    _publish_events(draft, leaf)
+    publish_events(draft, leaf)
 
 
 def _deadlines(draft: Draft) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 from uuid import UUID
 
 import typer
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from orchestrator.client import SagaClient
     from orchestrator.settings import OrchestratorSettings
     from orchestrator.status import SagaRow
+
+Step: TypeAlias = Annotated[
+    str, typer.Option("--step", "-s", metavar="STEP", help="Which step, if you want to be sure.", show_default=False)
+]
 
 
 @reported
@@ -41,10 +45,7 @@ def retry(
     saga_id: options.SagaId,
     *,
     reason: options.Reason,
-    step: Annotated[
-        str,
-        typer.Option("--step", "-s", metavar="STEP", help="Which step, if you want to be sure.", show_default=False),
-    ] = "",
+    step: Step = "",
     database_url: options.DatabaseUrl = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -84,6 +85,75 @@ def resume(
 
     async def ask(client: SagaClient) -> None:
         await client.resume(saga_id, reason=reason, by=_who())
+
+    _act(saga_id, ask, database_url, as_json)
+
+
+@reported
+def skip(
+    saga_id: options.SagaId,
+    *,
+    reason: options.Reason,
+    step: Step = "",
+    database_url: options.DatabaseUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Have a blocked saga go on without the step it is blocked at.
+
+    A skipped pivot counts as passed. Without an undo the saga ends as compensated_with_exceptions.
+    """
+
+    async def ask(client: SagaClient) -> None:
+        await client.skip(saga_id, reason=reason, step=step, by=_who())
+
+    _act(saga_id, ask, database_url, as_json)
+
+
+@reported
+def resolve(
+    saga_id: options.SagaId,
+    *,
+    reason: options.Reason,
+    step: Step = "",
+    database_url: options.DatabaseUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Tell a blocked saga that you have done by hand what the step it is blocked at, or its undo, was to do."""
+
+    async def ask(client: SagaClient) -> None:
+        await client.resolve(saga_id, reason=reason, step=step, by=_who())
+
+    _act(saga_id, ask, database_url, as_json)
+
+
+@reported
+def compensate(
+    saga_id: options.SagaId,
+    *,
+    reason: options.Reason,
+    database_url: options.DatabaseUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Have a saga turn back, blocked or not. Refused once its pivot is out or passed (exit code 4)."""
+
+    async def ask(client: SagaClient) -> None:
+        await client.compensate(saga_id, reason=reason, by=_who())
+
+    _act(saga_id, ask, database_url, as_json)
+
+
+@reported
+def abandon(
+    saga_id: options.SagaId,
+    *,
+    reason: options.Reason,
+    database_url: options.DatabaseUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Give a saga up as it stands: nothing of it is sent, awaited or undone any more. There is no way back."""
+
+    async def ask(client: SagaClient) -> None:
+        await client.abandon(saga_id, reason=reason, by=_who())
 
     _act(saga_id, ask, database_url, as_json)
 

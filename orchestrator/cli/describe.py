@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from orchestrator.status import SagaRow
 
 _RETRY: Final = 'saga retry {id} --reason "..."'
+_RESOLVE: Final = 'saga resolve {id} --reason "..."'
 _REMEDIES: Final = {
     BlockedReason.RETRIES_EXHAUSTED: f"bring the participant back, then: {_RETRY}",
     BlockedReason.PIVOT_UNKNOWN: f"bring the participant back; asking again with the same key is safe: {_RETRY}",
-    BlockedReason.COMPENSATION_FAILED: f"see to it that the undo can succeed, then: {_RETRY}",
+    BlockedReason.COMPENSATION_FAILED: f"see to it that the undo can succeed, then: {_RETRY}; "
+    f"or undo it by hand, then: {_RESOLVE}",
     BlockedReason.CODE_ERROR: f"mend the saga's code, deploy it, then: {_RETRY}",
     BlockedReason.NEEDS_VERSION: "start an engine that has this version of the saga: saga run ...",
     BlockedReason.CHILD_ABANDONED: f"settle by hand what the child left, then: {_RETRY}",

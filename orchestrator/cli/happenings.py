@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.cli.output import clock_time, duration
-from orchestrator.instance import Direction, StepStatus
+from orchestrator.instance import RESOLVED, Direction, StepStatus
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -29,6 +29,8 @@ _LOOKS: Final = {
     "expired": ("✗", "red"),
     "cancelled": ("·", "dim"),
     "skipped": ("·", "dim"),
+    "resolved": ("✓", "yellow"),
+    "abandoned": ("■", "bold red"),
     "retry": ("!", "yellow"),
     "timeout": ("!", "yellow"),
     "turned_back": ("↩", "bold yellow"),
@@ -67,7 +69,7 @@ def story(row: SagaRow, timeline: Iterable[TimelineRow], history: Iterable[Histo
 
 def _of_step(row: TimelineRow) -> Iterator[Happening]:
     name = f"{row.step}[{row.branch}]" if row.branch else row.step
-    if row.status is not StepStatus.SKIPPED:
+    if row.status is not StepStatus.SKIPPED or row.ended_at != row.started_at:
         what, text = _beginning(row)
         yield Happening(row.started_at, what, name, text, order=(_BEGAN, row.seq))
     if row.ended_at is not None:
@@ -88,6 +90,8 @@ def _end(row: TimelineRow) -> tuple[str, str]:
     tries = f", at attempt {row.attempt}" if row.attempt > 1 else ""
     error = row.error_text or row.error_code or ""
     if row.status is StepStatus.SUCCEEDED:
+        if row.error_code == RESOLVED:
+            return "resolved", f"done by hand: {error}"
         if not row.participant:
             return "came", f"{row.message} came"
         undone = row.direction is Direction.COMPENSATION
@@ -98,7 +102,7 @@ def _end(row: TimelineRow) -> tuple[str, str]:
         return "unknown", f"no answer{tries}, it may have happened" + (f": {error}" if error else "")
     if row.status is StepStatus.EXPIRED:
         return "expired", error or f"{row.message} did not come in time"
-    return row.status.value, row.status.value
+    return row.status.value, f"{row.status.value}: {error}" if error else row.status.value
 
 
 def _of_note(number: int, note: HistoryRow) -> Happening:

@@ -115,4 +115,8 @@ _add("watch", watch.watch, _SAGAS, "saga watch 019f6d3a-...", "saga watch --all"
 _add("cancel", acting.cancel, _SAGAS, """saga cancel 019f6d3a-... --reason "ordered twice\"""")
 _add("retry", acting.retry, _SAGAS, """saga retry 019f6d3a-... --reason "stock corrected\"""")
 _add("pause", acting.pause, _SAGAS, """saga pause 019f6d3a-... --reason "the warehouse is closed\"""")
+_add("skip", acting.skip, _SAGAS, """saga skip 019f6d3a-... --step Mailing --reason "no address is known\"""")
+_add("resolve", acting.resolve, _SAGAS, """saga resolve 019f6d3a-... --reason "refunded by hand\"""")
+_add("compensate", acting.compensate, _SAGAS, """saga compensate 019f6d3a-... --reason "no hope for stock\"""")
+_add("abandon", acting.abandon, _SAGAS, """saga abandon 019f6d3a-... --reason "settled on the telephone\"""")
 _add("resume", acting.resume, _SAGAS, """saga resume 019f6d3a-... --reason "the warehouse is open\"""")

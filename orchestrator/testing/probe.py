@@ -28,9 +28,11 @@ from orchestrator.instance import (
 from orchestrator.plan import CommandLeaf
 from orchestrator.progress import KEYLESS
 from orchestrator.signals import (
+    AbandonRequested,
     ActionRequested,
     CancelRequested,
     CodeFailed,
+    CompensateRequested,
     DeadlinePassed,
     Decision,
     EventMatched,
@@ -38,8 +40,10 @@ from orchestrator.signals import (
     Note,
     PauseRequested,
     ReplyReceived,
+    ResolveRequested,
     ResumeRequested,
     RetryRequested,
+    SkipRequested,
 )
 from orchestrator.transitions import decide
 
@@ -218,10 +222,45 @@ class SagaProbe(Generic[S]):
         """
         self._acts()
         self._ask("retry", RetryRequested(reason, step.name if step else "", by="test"))
-        aside, self._aside = self._aside, []
-        for incoming in aside:
-            self._tell(incoming)
-        self._look()
+        self._tell_aside()
+
+    def skip(self, step: type[Leaf[S]] | None = None, reason: str = "not needed") -> None:
+        """Go on without the blocked step, or without its undo.
+
+        Raises:
+            ActionRefused: the saga is not blocked, at another step, or by an error of its code.
+        """
+        self._acts()
+        self._ask("skip", SkipRequested(reason, step.name if step else "", by="test"))
+        self._tell_aside()
+
+    def resolve(self, step: type[Leaf[S]] | None = None, reason: str = "done by hand") -> None:
+        """Mark the blocked step, or its undo, as done by hand.
+
+        Raises:
+            ActionRefused: the saga is not blocked, at another step, or by an error of its code.
+        """
+        self._acts()
+        self._ask("resolve", ResolveRequested(reason, step.name if step else "", by="test"))
+        self._tell_aside()
+
+    def compensate(self, reason: str) -> None:
+        """Have the saga turn back.
+
+        Raises:
+            ActionRefused: it does so already, its pivot may have happened, or it has ended.
+        """
+        self._acts()
+        self._ask("compensate", CompensateRequested(reason, by="test"))
+
+    def abandon(self, reason: str) -> None:
+        """Give the saga up as it stands.
+
+        Raises:
+            ActionRefused: it has ended.
+        """
+        self._acts()
+        self._ask("abandon", AbandonRequested(reason, by="test"))
 
     def pause(self, reason: str = "wait") -> None:
         """Have the saga stand still: what the test does next is applied when it is resumed.
@@ -246,6 +285,12 @@ class SagaProbe(Generic[S]):
         self._look()
 
     # -- how it works: what the engine does with a database and a broker, in a few lines
+
+    def _tell_aside(self) -> None:
+        aside, self._aside = self._aside, []
+        for incoming in aside:
+            self._tell(incoming)
+        self._look()
 
     def _acts(self) -> None:
         self.just_sent = []

@@ -11,7 +11,24 @@ from orchestrator.cli.output import duration
 from tests.unit.cli import walls
 from tests.unit.cli.conftest import Shell
 
-COMMANDS = ["demo", "migrate", "run", "doctor", "start", "list", "show", "watch", "cancel", "retry", "pause", "resume"]
+COMMANDS = [
+    "demo",
+    "migrate",
+    "run",
+    "doctor",
+    "start",
+    "list",
+    "show",
+    "watch",
+    "cancel",
+    "retry",
+    "pause",
+    "resume",
+    "skip",
+    "resolve",
+    "compensate",
+    "abandon",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -154,7 +154,22 @@ def test_a_paused_saga_stands_still_until_it_is_resumed(working_shell: Shell) ->
     assert "the rain" in shown and "the sun" in shown
 
 
-@pytest.mark.parametrize("action", ["cancel", "retry", "pause", "resume"])
+@pytest.mark.parametrize(
+    ("action", "status"), [("resolve", "completed"), ("skip", "completed"), ("abandon", "abandoned")]
+)
+def test_a_blocked_saga_can_be_put_right_by_hand(action: str, status: str, working_shell: Shell) -> None:
+    data = '{"name": "b", "ends": "blocked"}'
+    saga_id = working_shell("start", "paint-wall", "-d", data, "-w", "--json").json["saga_id"]
+
+    acted = working_shell(action, saga_id, "--reason", "painted on Sunday")
+    assert acted.code == 0, acted.err
+    assert f"saga {saga_id}" in acted.out and status in acted.out
+    stories = [json.loads(line) for line in working_shell("watch", saga_id, "--json").out.splitlines()]
+    assert stories[-1]["text"] == status
+    assert "painted on Sunday" in working_shell("show", saga_id).out
+
+
+@pytest.mark.parametrize("action", ["cancel", "retry", "pause", "resume", "skip", "resolve", "compensate", "abandon"])
 def test_what_the_state_of_a_saga_does_not_allow_is_refused_with_why(action: str, working_shell: Shell) -> None:
     saga_id = working_shell.start("well", "--wait")
 

@@ -15,14 +15,17 @@ from messaging.transport import Delivery, Outgoing
 from orchestrator.incoming import Reply as ReplyItem
 from orchestrator.incoming import read_reply
 from orchestrator.instance import BlockedReason, SagaStatus, StepKey, StepStatus
-from orchestrator.signal_codec import signal_to_row
+from orchestrator.signal_codec import ACTIONS, signal_from_row, signal_to_row
 from orchestrator.signals import (
+    AbandonRequested,
     ActionRequested,
     CancelRequested,
     EventMatched,
     PauseRequested,
+    ResolveRequested,
     ResumeRequested,
     RetryRequested,
+    SkipRequested,
 )
 from orchestrator.store import NewSignal
 from tests.unit.engine.bench import AwaitingPayment, BookingFlight, BookingHotel, Workbench, broken_hooks
@@ -342,6 +345,33 @@ async def test_what_is_asked_of_a_paused_saga_is_answered_at_once(bench: Workben
     assert await bench.wake() == 1
     await bench.publish()
     assert bench.sent[-1].envelope.type == "cancel-flight"
+
+
+@pytest.mark.parametrize("action", ACTIONS.values())
+def test_what_operators_ask_is_read_back_from_its_row(action: type[ActionRequested]) -> None:
+    asked = action("because", by="ann")
+    row = signal_to_row(asked)
+
+    assert row is not None
+    assert signal_from_row(*row) == asked
+
+
+async def test_what_is_put_right_by_hand_or_refused_is_audited(bench: Workbench) -> None:
+    saga_id = await bench.start(1)
+    await bench.wake()
+    await bench.publish()
+    await act(bench, saga_id, ResolveRequested("hoping", by="ann"))
+    broken_hooks.add(1)
+    await bench.engine.replies([bench.answer(bench.sent[-1])])
+    await act(bench, saga_id, SkipRequested("not needed", by="ann"))
+    await act(bench, saga_id, AbandonRequested("settled", by="bob"))
+
+    refused = "it is blocked by code_error: deploy code that works, then retry"
+    assert audited(bench) == [
+        ("resolve", "running", "running", "it is running, not blocked"),
+        ("skip", "blocked", "blocked", refused),
+        ("abandon", "blocked", "abandoned", ""),
+    ]
 
 
 async def test_a_parked_reply_that_turns_out_unusable_is_kept_whole(bench: Workbench) -> None:

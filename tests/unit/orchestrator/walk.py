@@ -14,26 +14,31 @@ from uuid import UUID
 
 from messaging.envelope import ACCEPTED, FAILURE, RETRY, SUCCESS
 from orchestrator import Saga, SagaStatus
-from orchestrator.instance import Direction, Pin, SagaInstance, StepKey, StepRecord, StepStatus
+from orchestrator.instance import BlockedReason, Direction, Pin, SagaInstance, StepKey, StepRecord, StepStatus
 from orchestrator.plan import Branch, LeafPlan
+from orchestrator.progress import happened
 from orchestrator.signals import (
+    AbandonRequested,
     ActionRequested,
     CancelRequested,
     CodeFailed,
+    CompensateRequested,
     DeadlinePassed,
     Decision,
     EventMatched,
     Incoming,
     PauseRequested,
     ReplyReceived,
+    ResolveRequested,
     ResumeRequested,
     RetryRequested,
+    SkipRequested,
 )
 from orchestrator.transitions import TRANSITIONS, decide
 
 GRACE = timedelta(seconds=30)
 START = datetime(2030, 1, 1, tzinfo=UTC)
-HAPPENED = (StepStatus.SUCCEEDED, StepStatus.UNKNOWN)
+UNDONE = (SagaStatus.COMPENSATED, SagaStatus.COMPENSATED_WITH_EXCEPTIONS)
 STEPS_OF_A_DRIVE = 400
 
 
@@ -204,6 +209,20 @@ class Walk:
         """An operator retries whatever blocks."""
         self.tell(RetryRequested("mended"))
 
+    def end_by_hand(self, how: int) -> None:
+        """An operator skips whatever blocks, or has done it by hand; what blocks by its code is refused."""
+        asked = (SkipRequested("not needed"), ResolveRequested("done by hand"))[how % 2]
+        blocked = self.instance.blocked_reason not in (None, BlockedReason.CODE_ERROR)
+        self.tell(asked)
+        assert self._last.accepted == blocked, "what blocks can be put right by hand, and nothing else"
+
+    def give_up(self, how: int) -> None:
+        """An operator orders the saga back, or abandons it; seldom."""
+        if how == 0:
+            self.tell(CompensateRequested("no hope"))
+        elif how % 13 == 5:
+            self.tell(AbandonRequested("settled by hand"))
+
     def pause(self, how: int) -> None:
         """An operator pauses the saga; not always."""
         if how % 3 == 0:
@@ -237,6 +256,8 @@ class Walk:
         if decision.parked:
             self.parked.append(incoming)
         self._check_pause(before, decision, incoming)
+        abandoned = self.instance.status is SagaStatus.ABANDONED or isinstance(incoming, AbandonRequested)
+        assert before.status.terminal or abandoned == (decision.instance.status is SagaStatus.ABANDONED)
         self._check(before, decision)
         self._last, self.instance = decision, decision.instance
         self._pending = decision if self._pending is None else self._pending.then(decision)
@@ -270,7 +291,8 @@ class Walk:
         after = decision.instance
         paused, resumed = (isinstance(incoming, kind) for kind in (PauseRequested, ResumeRequested))
         assert paused or not after.paused_at or before.paused_at == after.paused_at
-        assert resumed or not before.paused_at or after.paused_at == before.paused_at
+        ended = resumed or after.status is SagaStatus.ABANDONED
+        assert ended or not before.paused_at or after.paused_at == before.paused_at
         assert not (decision.parked and decision.accepted)
         if before.paused_at:
             assert not decision.added, "begins something while paused, or before what was parked is applied"
@@ -287,7 +309,9 @@ class Walk:
             assert (after.steps, after.state, after.status) == (before.steps, before.state, before.status)
         for key in (*decision.added, *decision.changed):
             self._check_row(before.steps.get(key), after.steps[key])
-        if SagaStatus.COMPENSATING in (after.status, after.blocked_from) or after.status is SagaStatus.COMPENSATED:
+        if after.status is SagaStatus.ABANDONED:
+            assert after.first_cause is not None
+        elif SagaStatus.COMPENSATING in (after.status, after.blocked_from) or after.status in UNDONE:
             assert after.first_cause is not None
             self._check_going_back(before, after, decision)
         else:
@@ -320,7 +344,7 @@ class Walk:
                 assert not forward or (new is not None and new.attempt == after.steps[key].attempt), "new action"
         for key in decision.added:
             if key.direction is Direction.COMPENSATION:
-                assert after.steps[StepKey(key.step)].status in HAPPENED, "undone though it did not happen"
+                assert happened(after.steps[StepKey(key.step)]), "undone though it did not happen"
         if any(key.direction is Direction.COMPENSATION for key in decision.added):
             self._check_order(after, self.plan.root)
 
@@ -336,8 +360,9 @@ class Walk:
             undos = [after.steps.get(StepKey(name, Direction.COMPENSATION)) for name in names_of(inner)]
             if begun and not part.together:
                 for row, undo in zip(rows, undos, strict=True):
-                    needed = row is not None and row.status in HAPPENED and self._undoable(row.key.step)
-                    done = undo is not None and (undo.status is StepStatus.SUCCEEDED or (patient and undo.attempt > 1))
+                    needed = row is not None and happened(row) and self._undoable(row.key.step)
+                    ended = undo is not None and undo.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
+                    done = ended or (undo is not None and patient and undo.attempt > 1)
                     assert done or not needed, "undone out of order"
             begun = begun or any(undo is not None for undo in undos)
 
@@ -351,6 +376,11 @@ class Walk:
         if after.status is SagaStatus.COMPLETED:
             assert set(after.steps) == {StepKey(name) for name in self.plan.leaves}
             return
+        if after.status is SagaStatus.ABANDONED:
+            return
+        undos = [record for key, record in after.steps.items() if key.direction is Direction.COMPENSATION]
+        skipped = any(undo.status is StepStatus.SKIPPED for undo in undos)
+        assert skipped == (after.status is SagaStatus.COMPENSATED_WITH_EXCEPTIONS), "exceptions"
         for step in self.plan.leaves:
             self._check_undone(after, step)
 
@@ -362,7 +392,9 @@ class Walk:
         refused = action is not None and action.status is StepStatus.REFUSED
         assert not refused or StepKey(step) in self.refusals, "refused without a refusal"
         assert (undo is not None) == (reached and not refused and self._undoable(step)), f"undo of {step}"
-        assert undo is None or undo.status is StepStatus.SUCCEEDED, "an undo is outstanding or failed"
+        assert undo is None or undo.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED), (
+            "an undo is outstanding or failed"
+        )
 
 
 def names_of(part: Branch | LeafPlan) -> Iterator[str]:
@@ -390,5 +422,7 @@ ACTS: tuple[Callable[[Walk, int], None], ...] = (
     Walk.retry,
     Walk.pause,
     Walk.resume,
+    Walk.end_by_hand,
+    Walk.give_up,
     Walk.code_fails,
 )
