@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from messaging.retry import Retry
     from orchestrator.app import Orchestrator, run, running
     from orchestrator.client import BlockingSagaClient, SagaClient, SagaNotEnded, StartedSaga
-    from orchestrator.definition import Parallel, Saga, Sequence, Step, WaitForEvent
+    from orchestrator.definition import Delay, Parallel, Saga, Sequence, Step, WaitForEvent
     from orchestrator.settings import OrchestratorSettings
 
 __all__ = [
@@ -26,10 +26,11 @@ __all__ = [
     "BlockedReason",
     # use
     "BlockingSagaClient",
+    # define
+    "Delay",
     # run
     "Orchestrator",
     "OrchestratorSettings",
-    # define
     "Parallel",
     "Retry",
     "Saga",
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "Delay": "orchestrator.definition",
     "Parallel": "orchestrator.definition",
     "Saga": "orchestrator.definition",
     "Sequence": "orchestrator.definition",

@@ -19,6 +19,7 @@ from orchestrator.errors import SagaDefinitionError
 from orchestrator.plan import (
     Branch,
     CommandLeaf,
+    DelayLeaf,
     EventLeaf,
     LeafPlan,
     Plan,
@@ -32,6 +33,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _NAME_RULE: Final = "Use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
 _STEP_HOOKS: Final = ("when", "events", "command", "on_reply", "on_failure", "compensation")
 _WAIT_HOOKS: Final = ("when", "events", "awaited_key", "event_key", "on_event", "on_expired")
+_DELAY_HOOKS: Final = ("when", "events", "until")
 _SAGA_HOOKS: Final = ("on_completed", "on_compensated")
 
 
@@ -53,6 +55,8 @@ def checked_step(cls: type[Any]) -> None:
         _check_hooks(where, cls, _WAIT_HOOKS)
         _check_durations(where, cls, "timeout", "accepts_events_up_to", optional=True)
         _check_word(where, cls, "on_timeout", ("compensate", "continue", "block"))
+    elif definition.Delay in cls.__mro__:
+        _check_hooks(where, cls, _DELAY_HOOKS)
 
 
 def _refuse(where: str, problem: str) -> NoReturn:
@@ -174,6 +178,8 @@ class _Compiler:
             leaf: LeafPlan = self._command_leaf(node, top=top)
         elif definition.WaitForEvent in kinds:
             leaf = self._event_leaf(node)
+        elif definition.Delay in kinds:
+            leaf = self._delay_leaf(node)
         elif isinstance(node, type):
             _refuse(self.where, f"lists the class {node.__name__}. List an instance: {node.__name__}()")
         else:
@@ -213,17 +219,23 @@ class _Compiler:
             _refuse(where, "defines one of awaited_key and event_key. Define both, or neither")
         return EventLeaf(step, len(self.leaves), event, after_pivot=bool(self.pivot))
 
-    def _types_of(self, where: str, step: definition.Leaf[Any], base: type, second: str) -> tuple[type, type[Any]]:
+    def _delay_leaf(self, step: definition.Delay[Any]) -> DelayLeaf:
+        where = f"step {step.name} of saga {self.saga.name!r}"
+        self._types_of(where, step, definition.Delay)
+        return DelayLeaf(step, len(self.leaves), after_pivot=bool(self.pivot))
+
+    def _types_of(self, where: str, step: definition.Leaf[Any], base: type, *messages: str) -> tuple[type[Any], ...]:
         """The state and message types of a step, which is new here and works on the saga's state."""
         if step.name in self.leaves:
             _refuse(where, "is listed twice. State belongs to names: give one of them another")
         arguments = type_arguments(type(step), base)
         if not arguments:
-            form = f"{type(step).__name__}({base.__name__}[{self.state.__name__}, {second}])"
+            types = ", ".join((self.state.__name__, *messages))
+            form = f"{type(step).__name__}({base.__name__}[{types}])"
             _refuse(where, f"does not say its types. Write class {form}")
         if not issubclass(self.state, arguments[0]):
             _refuse(where, f"works on {arguments[0].__name__}, but the saga's state is {self.state.__name__}")
-        return arguments[0], arguments[1]
+        return arguments
 
     def _check_place(self, where: str, step: definition.Step[Any, Any], *, top: bool) -> None:
         if step.pivot:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
@@ -130,6 +130,17 @@ class WaitForEvent(Leaf[S], Generic[S, E]):
 
     def on_expired(self, state: S) -> None:
         """Note in the state that the event did not come in time."""
+
+
+class Delay(Leaf[S]):
+    """Waits for a time, or until an instant, which is computed from the state when the step is reached."""
+
+    @abstractmethod
+    def until(self, state: S) -> datetime | timedelta:
+        """How long to wait from now on, or until when: an aware instant. What has passed already does not wait.
+
+        A time stands still while the saga is paused or blocked; an instant does not.
+        """
 
 
 class Sequence(Node[S]):

@@ -19,6 +19,8 @@ from messaging.messages import Event
 from orchestrator.errors import HookRaised
 from orchestrator.ids import message_id
 from orchestrator.instance import (
+    INSTANT,
+    TIMER,
     BlockedReason,
     Direction,
     FirstCause,
@@ -215,7 +217,8 @@ class Draft:
         """Move deadlines by the time since then, less what they go on standing still for another reason."""
         moved = max((still_from or self.now) - since, timedelta(0))
         for record in self.open_records():
-            if record.deadline is not None:
+            fixed = (record.wire_name, record.awaited_key) == (TIMER, INSTANT)
+            if record.deadline is not None and not fixed:
                 self.change(record, deadline=record.deadline + moved)
         if self.deadline is not None:
             self.deadline += moved

@@ -9,6 +9,11 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+TIMER: Final = "timer"
+"""What a delay waits for, in place of an event's wire name."""
+DURATION: Final = "duration"
+INSTANT: Final = "instant"
+"""The awaited key of a delay; an instant does not move while the saga stands still."""
 SKIPPED: Final = "skipped"
 RESOLVED: Final = "resolved"
 """The `error_code` of a record that an operator ended; the reason is its `error_text`."""

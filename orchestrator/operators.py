@@ -16,7 +16,7 @@ from orchestrator.instance import (
     StepRecord,
     StepStatus,
 )
-from orchestrator.plan import CommandLeaf
+from orchestrator.plan import CommandLeaf, EventLeaf
 from orchestrator.progress import happened, publish_events, turn_back
 from orchestrator.signals import (
     AbandonRequested,
@@ -151,7 +151,7 @@ def _begin_again(draft: Draft, record: StepRecord) -> None:
     if isinstance(leaf, CommandLeaf):
         refused = record.status is StepStatus.REFUSED
         draft.attempt_again(record, after=timedelta(0), tries=1, new_round=refused)
-    else:
+    elif isinstance(leaf, EventLeaf):
         timeout = leaf.step.timeout
         deadline = None if timeout is None else draft.in_time(timeout)
         draft.change(record, status=StepStatus.WAITING, deadline=deadline, ended_at=None)

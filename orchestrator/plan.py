@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union, get_args, get_origin, g
 from messaging.messages import Command, Event, Reply
 
 if TYPE_CHECKING:
-    from orchestrator.definition import Step, WaitForEvent
+    from orchestrator.definition import Delay, Step, WaitForEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,21 @@ class EventLeaf:
         return self.step.name
 
 
-LeafPlan: TypeAlias = CommandLeaf | EventLeaf
+@dataclass(frozen=True, slots=True)
+class DelayLeaf:
+    """A step of the plan that waits for time to pass."""
+
+    step: Delay[Any]
+    position: int
+    after_pivot: bool
+
+    @property
+    def name(self) -> str:
+        """The step's name."""
+        return self.step.name
+
+
+LeafPlan: TypeAlias = CommandLeaf | EventLeaf | DelayLeaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +111,8 @@ def _shape(part: LeafPlan | Branch) -> list[Any]:
         return ["parallel" if part.together else "sequence", [_shape(p) for p in part.parts]]
     if isinstance(part, EventLeaf):
         return ["event", part.name, part.event.wire_name]
+    if isinstance(part, DelayLeaf):
+        return ["delay", part.name]
     role = "pivot" if part.step.pivot else "retriable" if part.step.retriable else "compensatable"
     wire_names = [[c.wire_name for c in part.commands], [c.wire_name for c in part.compensations]]
     return ["command", part.name, role, *wire_names]

@@ -6,6 +6,7 @@ it does not matter in which order signals came, or whether the saga was blocked 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from messaging.codec import encode_body
@@ -14,8 +15,18 @@ from messaging.messages import Command
 from orchestrator.definition import Leaf, Saga
 from orchestrator.draft import Draft
 from orchestrator.ids import idempotency_key, message_id
-from orchestrator.instance import BlockedReason, Direction, SagaStatus, StepKey, StepRecord, StepStatus
-from orchestrator.plan import Branch, CommandLeaf, EventLeaf, LeafPlan, overrides
+from orchestrator.instance import (
+    DURATION,
+    INSTANT,
+    TIMER,
+    BlockedReason,
+    Direction,
+    SagaStatus,
+    StepKey,
+    StepRecord,
+    StepStatus,
+)
+from orchestrator.plan import Branch, CommandLeaf, DelayLeaf, EventLeaf, LeafPlan, overrides
 
 KEYLESS: Final = "saga-id:"
 """Prefix of the key under which a wait without a key of its own looks for events of its saga."""
@@ -88,7 +99,7 @@ def _ended_badly(leaf: LeafPlan, record: StepRecord) -> bool:
 
 def blocks(leaf: LeafPlan, record: StepRecord) -> BlockedReason | None:
     """Why a step that has ended badly needs an operator; None if the saga turns back instead, or goes on."""
-    if not _ended_badly(leaf, record):
+    if not _ended_badly(leaf, record) or isinstance(leaf, DelayLeaf):
         return None
     if isinstance(leaf, EventLeaf):
         waits_for_operator = leaf.after_pivot or leaf.step.on_timeout == "block"
@@ -144,6 +155,8 @@ def _begin(draft: Draft, leaf: LeafPlan) -> None:
         draft.add(key, StepStatus.SKIPPED)
     elif isinstance(leaf, EventLeaf):
         _begin_wait(draft, leaf, key)
+    elif isinstance(leaf, DelayLeaf):
+        _begin_delay(draft, leaf, key)
     else:
         _send(draft, leaf, key, draft.ask(leaf.name, leaf.step.command))
 
@@ -160,6 +173,19 @@ def _begin_wait(draft: Draft, leaf: EventLeaf, key: StepKey) -> None:
         awaited_key=f"{KEYLESS}{draft.was.id}" if awaited is None else awaited,
         deadline=None if leaf.step.timeout is None else draft.in_time(leaf.step.timeout),
     )
+
+
+def _begin_delay(draft: Draft, leaf: DelayLeaf, key: StepKey) -> None:
+    until: object = draft.ask(leaf.name, leaf.step.until)
+    with draft.blaming(leaf.name, "until"):
+        kind, deadline = (DURATION, draft.in_time(until)) if isinstance(until, timedelta) else (INSTANT, _aware(until))
+    draft.add(key, StepStatus.WAITING, wire_name=TIMER, awaited_key=kind, deadline=deadline)
+
+
+def _aware(until: object) -> datetime:
+    if not isinstance(until, datetime) or until.tzinfo is None:
+        raise TypeError(f"it returned {until!r}. Return a timedelta, or a datetime with its time zone")
+    return until.astimezone(UTC)
 
 
 def _check_key(key: object) -> None:
@@ -229,7 +255,7 @@ def _undo_failed(record: StepRecord) -> bool:
 
 def _backward(draft: Draft, part: LeafPlan | Branch, *, patient: bool) -> tuple[bool, list[CommandLeaf]]:
     """Whether a part is undone (or, if `patient`, as far as it can be), and which undos are to begin now."""
-    if isinstance(part, EventLeaf):
+    if isinstance(part, (EventLeaf, DelayLeaf)):
         return True, []
     if isinstance(part, CommandLeaf):
         return _leaf_backward(draft, part, patient=patient)

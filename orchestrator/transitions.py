@@ -17,7 +17,7 @@ from orchestrator.definition import Saga, Step, WaitForEvent
 from orchestrator.draft import TRANSITIONS, Draft
 from orchestrator.instance import BlockedReason, Direction, SagaInstance, SagaStatus, StepRecord, StepStatus
 from orchestrator.operators import act
-from orchestrator.plan import CommandLeaf, EventLeaf, overrides
+from orchestrator.plan import CommandLeaf, DelayLeaf, EventLeaf, overrides
 from orchestrator.progress import blocks, proceed, publish_events, turn_back
 from orchestrator.signals import (
     ActionRequested,
@@ -265,6 +265,10 @@ def _deadline_of(draft: Draft, record: StepRecord) -> None:
         draft.end(record, StepStatus.EXPIRED, "event-timeout", f"no {record.wire_name} in time")
         if overrides(type(leaf.step), WaitForEvent, "on_expired"):
             draft.tell(step, leaf.step.on_expired)
+        return
+    if isinstance(leaf, DelayLeaf):
+        draft.end(record, StepStatus.SUCCEEDED)
+        publish_events(draft, leaf)
         return
     # An attempt has its whole timeout from when it was sent; not known to have been sent, it is put off.
     timeout = draft.timeout_of(record.key)

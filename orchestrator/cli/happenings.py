@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.cli.output import clock_time, duration
-from orchestrator.instance import RESOLVED, Direction, StepStatus
+from orchestrator.cli.output import clock_time, duration, instant
+from orchestrator.instance import RESOLVED, TIMER, Direction, StepStatus
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -80,6 +80,8 @@ def _of_step(row: TimelineRow) -> Iterator[Happening]:
 
 def _beginning(row: TimelineRow) -> tuple[str, str]:
     if not row.participant:
+        if row.message == TIMER:
+            return "waiting", f"waits until {instant(row.deadline)[:19]}" if row.deadline else "waits"
         return "waiting", f"waits for {row.message or 'an event'}"
     if row.direction is Direction.COMPENSATION:
         return "undoing", f"{row.message} to {row.participant}, to undo it"
@@ -93,7 +95,7 @@ def _end(row: TimelineRow) -> tuple[str, str]:
         if row.error_code == RESOLVED:
             return "resolved", f"done by hand: {error}"
         if not row.participant:
-            return "came", f"{row.message} came"
+            return "came", "the time has come" if row.message == TIMER else f"{row.message} came"
         undone = row.direction is Direction.COMPENSATION
         return ("undone", f"undone{tries}") if undone else ("answered", f"done{tries}")
     if row.status is StepStatus.REFUSED:

@@ -84,3 +84,29 @@ def test_a_follower_tells_each_thing_once() -> None:
     news = follower.news(story(ended, [came], []))
     assert [one.text for one in news] == ["payment-captured came", "completed"]
     assert line(news[0]).plain == "04:05:08.000  ✓ Paid              payment-captured came  2.0 s"
+
+
+def test_a_delay_tells_until_when_and_that_the_time_has_come() -> None:
+    timer = {"participant": None, "message": "timer"}
+    waits = [step("CoolingOff", 1, StepStatus.WAITING, 0, None, deadline=at(60), **timer)]
+    over = [step("CoolingOff", 1, StepStatus.SUCCEEDED, 0, 60, **timer)]
+
+    assert told(saga_row(SagaStatus.RUNNING), waits, []) == [
+        ("waiting", "CoolingOff", "waits until 2031-02-03 04:06:06")
+    ]
+    assert told(saga_row(SagaStatus.RUNNING), over, [])[-1] == ("came", "CoolingOff", "the time has come")
+
+
+def test_what_an_operator_put_right_tells_the_reason() -> None:
+    by_hand = [
+        step("Packing", 1, StepStatus.SUCCEEDED, 0, 9, error_code="resolved", error_text="packed by Ann"),
+        step("Mailing", 2, StepStatus.SKIPPED, 9, 12, error_code="skipped", error_text="no address"),
+    ]
+
+    assert told(saga_row(SagaStatus.COMPLETED, 12), by_hand, []) == [
+        ("sent", "Packing", "do-it to shop"),
+        ("resolved", "Packing", "done by hand: packed by Ann"),
+        ("sent", "Mailing", "do-it to shop"),
+        ("skipped", "Mailing", "skipped: no address"),
+        ("ended", "", "completed"),
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from messaging.messages import Command, Event, Reply
-from orchestrator import Parallel, Retry, Saga, Sequence, Step, WaitForEvent
-from tests.unit.orchestrator.walk import Walk
+from orchestrator import Delay, Parallel, Retry, Saga, Sequence, Step, WaitForEvent
+from tests.unit.orchestrator.walk import START, Walk
 
 MINUTE = timedelta(minutes=1)
 TWICE = Retry(max_attempts=2, backoff=timedelta(seconds=5))
@@ -95,6 +95,28 @@ class WithWaits(Saga[State]):
     deadline = 60 * MINUTE
 
 
+class Pause(Delay[State]):
+    def until(self, state: State) -> timedelta:
+        return MINUTE * state.replies
+
+
+class Dated(Delay[State]):
+    def until(self, state: State) -> datetime:
+        return START + 3 * MINUTE
+
+
+class WithDelays(Saga[State]):
+    steps = (
+        a("A"),
+        Parallel(a("D1", Pause), Sequence(a("B"), a("D2", Dated), a("C"))),
+        a("D3", Pause),
+        a("P", Forward, pivot=True),
+        a("D4", Pause),
+        a("R", Forward, retriable=True),
+    )
+    deadline = 30 * MINUTE
+
+
 class WithPivot(Saga[State]):
     steps = (
         a("A"),
@@ -118,7 +140,7 @@ class Blocking(Saga[State]):
     )
 
 
-SHAPES = [InSequence, InGroups, WithWaits, WithPivot, ContinuingOthers, Blocking]
+SHAPES = [InSequence, InGroups, WithWaits, WithDelays, WithPivot, ContinuingOthers, Blocking]
 EACH = 1700
 WALKS = st.binary(min_size=8, max_size=48)
 

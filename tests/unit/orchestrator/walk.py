@@ -15,7 +15,7 @@ from uuid import UUID
 from messaging.envelope import ACCEPTED, FAILURE, RETRY, SUCCESS
 from orchestrator import Saga, SagaStatus
 from orchestrator.instance import BlockedReason, Direction, Pin, SagaInstance, StepKey, StepRecord, StepStatus
-from orchestrator.plan import Branch, LeafPlan
+from orchestrator.plan import Branch, DelayLeaf, LeafPlan
 from orchestrator.progress import happened
 from orchestrator.signals import (
     AbandonRequested,
@@ -116,7 +116,9 @@ class Walk:
         raise AssertionError(f"it neither ends nor blocks: {self.instance}")
 
     def _answer_at_last(self, record: StepRecord) -> None:
-        if record.status is StepStatus.WAITING:
+        if isinstance(self.plan.leaves[record.key.step], DelayLeaf):
+            self.pass_time(0)
+        elif record.status is StepStatus.WAITING:
             self.tell(EventMatched(record.key, UUID(int=9), "{}", self.now))
         elif record.attempt in self.handed.get(record.key, {}):
             self.tell(ReplyReceived(record.key, record.round, record.attempt, SUCCESS, "{}"))
