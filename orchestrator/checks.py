@@ -171,7 +171,7 @@ class _Compiler:
         """Compile one node of the tree; `top` says that it stands in the saga's own sequence."""
         kinds = type(node).__mro__  # isinstance would bring in type parameters that nobody knows here
         if definition.Parallel in kinds:
-            return self._group(node.branches, together=True)
+            return self._group(node.branches, together=True, settle_all=node.settle_all)
         if definition.Sequence in kinds:
             return self._group(node.steps, together=False)
         if definition.Step in kinds:
@@ -187,11 +187,11 @@ class _Compiler:
         self.leaves[leaf.name] = leaf
         return leaf
 
-    def _group(self, parts: tuple[definition.Node[Any], ...], *, together: bool) -> Branch:
+    def _group(self, parts: tuple[definition.Node[Any], ...], *, together: bool, settle_all: bool = False) -> Branch:
         if not parts:
             kind = "Parallel" if together else "Sequence"
             _refuse(self.where, f"has an empty {kind}. Give it steps, or remove it")
-        return Branch(tuple(self.compile(part, top=False) for part in parts), together)
+        return Branch(tuple(self.compile(part, top=False) for part in parts), together, settle_all)
 
     def _command_leaf(self, step: definition.Step[Any, Any], *, top: bool) -> CommandLeaf:
         where = f"step {step.name} of saga {self.saga.name!r}"

@@ -152,10 +152,15 @@ class Sequence(Node[S]):
 
 
 class Parallel(Node[S]):
-    """Branches that run together; done when all are. One failing branch turns the saga back."""
+    """Branches that run together; done when all are. One failing branch turns the saga back.
 
-    def __init__(self, *branches: Node[S], name: str = "") -> None:
+    Args:
+        settle_all: let each branch run to its own end before the saga turns back because of one.
+    """
+
+    def __init__(self, *branches: Node[S], name: str = "", settle_all: bool = False) -> None:
         self.branches: tuple[Node[S], ...] = branches
+        self.settle_all = settle_all
         self.name = name or f"Parallel.{branches[0].name if branches else ''}"
 
 

@@ -77,6 +77,12 @@ class Branch:
 
     parts: tuple[LeafPlan | Branch, ...]
     together: bool
+    settle_all: bool = False
+
+    def leaves(self) -> Iterator[LeafPlan]:
+        """All leaves below."""
+        for part in self.parts:
+            yield from part.leaves() if isinstance(part, Branch) else (part,)
 
 
 @dataclass(frozen=True, slots=True)

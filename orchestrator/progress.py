@@ -44,6 +44,8 @@ def proceed(draft: Draft) -> None:
         _heed_failed_steps(draft)
         if draft.status is SagaStatus.RUNNING:
             _go_forward(draft)
+        if draft.status is SagaStatus.RUNNING:
+            _heed_failed_steps(draft)  # the last branch of a group may have ended by a skipped step
     if draft.status is SagaStatus.COMPENSATING:
         _go_back(draft)
 
@@ -86,9 +88,22 @@ def _heed_failed_steps(draft: Draft) -> None:
         if reason is not None:
             draft.block(reason, record.key.step)
             return
-        if _ended_badly(leaf, record):
+        if _ended_badly(leaf, record) and not _others_go_on(draft, draft.plan.root, leaf):
             turn_back(draft, record.key.step, record.error_code, record.error_text)
             return
+
+
+def _others_go_on(draft: Draft, part: Branch, failed: LeafPlan) -> bool:
+    """Whether a group around a failed step lets all its branches end first, and some have not."""
+    if failed not in part.leaves():
+        return False
+    if part.settle_all:
+        awaited = any(
+            draft.steps[key].status.open for leaf in part.leaves() if (key := StepKey(leaf.name)) in draft.steps
+        )
+        if awaited or _forward(draft, part)[1]:
+            return True
+    return any(_others_go_on(draft, inner, failed) for inner in part.parts if isinstance(inner, Branch))
 
 
 def _ended_badly(leaf: LeafPlan, record: StepRecord) -> bool:

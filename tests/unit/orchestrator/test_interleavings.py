@@ -117,6 +117,19 @@ class WithDelays(Saga[State]):
     deadline = 30 * MINUTE
 
 
+class SettlingAll(Saga[State]):
+    steps = (
+        a("A"),
+        Parallel(
+            Sequence(a("B"), a("W", Wait), a("C", Seldom)),
+            Parallel(a("D"), Sequence(a("E"), a("F", Seldom)), settle_all=True),
+            a("G"),
+            settle_all=True,
+        ),
+        a("H"),
+    )
+
+
 class WithPivot(Saga[State]):
     steps = (
         a("A"),
@@ -140,7 +153,7 @@ class Blocking(Saga[State]):
     )
 
 
-SHAPES = [InSequence, InGroups, WithWaits, WithDelays, WithPivot, ContinuingOthers, Blocking]
+SHAPES = [InSequence, InGroups, WithWaits, WithDelays, SettlingAll, WithPivot, ContinuingOthers, Blocking]
 EACH = 1700
 WALKS = st.binary(min_size=8, max_size=48)
 
