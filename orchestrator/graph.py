@@ -83,7 +83,7 @@ def _command(leaf: CommandLeaf) -> Shape:
 
 def _wait(leaf: LeafPlan) -> Shape:
     if not isinstance(leaf, EventLeaf):
-        return Shape(f"s{leaf.position}", leaf.name, "wait", ())
+        return Shape(f"s{leaf.position}", leaf.name, "wait", ("waits for a time",))
     timeout, then = leaf.step.timeout, leaf.step.on_timeout
     if leaf.after_pivot and then == "compensate":
         then = "block"

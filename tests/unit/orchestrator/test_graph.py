@@ -9,13 +9,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from orchestrator import graph
+from orchestrator import Delay, graph
 from orchestrator.draft import TRANSITIONS
 from orchestrator.graph_svg import svg
 from tests.unit.orchestrator.orders import (
     AwaitingPayment,
     CreatingOrder,
     GiftSaga,
+    OrderState,
     PaymentSaga,
     Shipping,
     ShippingSaga,
@@ -74,6 +75,14 @@ def test_pivot_retriable_steps_and_waits_look_different() -> None:
 
 def test_a_wait_after_the_pivot_blocks_whatever_its_default_says() -> None:
     assert "at most 1 h, then block" in graph.mermaid(with_steps(CreatingOrder(), Shipping(), AwaitingPayment()))
+
+
+def test_a_delay_is_drawn_as_a_wait() -> None:
+    class CoolingOff(Delay[OrderState]):
+        def until(self, state: OrderState) -> timedelta:
+            return timedelta(days=1)
+
+    assert '{{"CoolingOff<br/>waits for a time"}}' in graph.mermaid(with_steps(CreatingOrder(), CoolingOff()))
 
 
 def test_a_digraph_cuts_the_edges_of_groups_at_their_border() -> None:
