@@ -20,6 +20,8 @@ from messaging.redis.topology import Route, Topology
 from messaging.transport import Outgoing
 
 _STALE: Final = -1
+_SENT_AT_ONCE: Final = 500
+_BYTES_AT_ONCE: Final = 4 << 20
 _COUNTED_LONGER: Final = timedelta(seconds=10)
 
 
@@ -115,7 +117,7 @@ class Publisher:
 
     async def _send_all(self, parcels: Sequence[_Parcel], timeout: timedelta) -> None:
         backoff = Backoff()
-        while pending := [parcel for parcel in parcels if not parcel.sent and not parcel.done]:
+        while pending := _part([parcel for parcel in parcels if not parcel.sent and not parcel.done]):
             try:
                 answers = await self._send(pending, timeout)
             except NotSent as problem:
@@ -128,7 +130,7 @@ class Publisher:
                 self._last_error = self._client.server.told(problem)
                 for parcel in pending:
                     parcel.not_confirmed(self._last_error)
-                return
+                continue
             for parcel, answer in zip(pending, answers, strict=True):
                 self._answered(parcel, answer)
 
@@ -176,3 +178,13 @@ class Publisher:
             parcel.settle(None)
         else:
             parcel.not_confirmed("before it was handled the server has lost it, or the transport was closed")
+
+
+def _part(pending: list[_Parcel]) -> list[_Parcel]:
+    """As many as go in one write without keeping everybody else waiting for long."""
+    size = 0
+    for count, parcel in enumerate(pending):
+        size += len(parcel.outgoing.envelope.body)
+        if count >= _SENT_AT_ONCE or (size > _BYTES_AT_ONCE and count):
+            return pending[:count]
+    return pending

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 _BLOCK: Final = timedelta(seconds=1)
 _HEARTBEAT_SECONDS: Final = 1.0
 _CLAIM_SECONDS: Final = 1.0
+_CLAIMED_AT_ONCE: Final = 200
 _STOP_SECONDS: Final = 5.0
 
 
@@ -123,16 +124,15 @@ class RedisSubscription:
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Settle as handled. What cannot be told now is told as soon as the server is back."""
-        held = [arrival for delivery in deliveries if (arrival := self._in_hand(delivery)) is not None]
         for delivery in deliveries:
-            self._held.pop(delivery.tag, None) if delivery.epoch == self._epoch else None
-        self._owed |= {arrival.entry: _handling(arrival) for arrival in held}
+            if (arrival := self._in_hand(delivery)) is not None:
+                del self._held[delivery.tag]
+                self._owed[arrival.entry] = _handling(arrival)
         consumer = self._consumer
-        if consumer is None or not held:
-            return
-        with suppress(*SERVER_ERRORS):
-            await self._pay(consumer)
-        await self._has_settled()
+        if consumer is not None and self._owed:
+            with suppress(*SERVER_ERRORS):
+                await self._pay(consumer)
+            await self._has_settled()
 
     async def retry_later(self, delivery: Delivery, after: timedelta) -> None:
         """Keep it among the delayed messages of the queue until it is due, then settle it: both in one step."""
@@ -302,7 +302,7 @@ class RedisSubscription:
                 await self._freed.wait()
                 continue
             if loop.time() >= claim_at:
-                arrivals = await consumer.claim(room)
+                arrivals = await consumer.claim(min(room, _CLAIMED_AT_ONCE))
                 claim_at = loop.time() if arrivals else loop.time() + _CLAIM_SECONDS
             else:
                 arrivals = await consumer.read(self._reader, room, self._block)
