@@ -28,6 +28,7 @@ from orchestrator.instance import SagaInstance, SagaStatus
 from orchestrator.registry import pin_of
 from orchestrator.sql.store import SqlStore
 from tests.faults.shop import MAYBE_UNDONE, SERVICES, SURELY_UNDONE, UNDOABLE, Kind, OrderSaga, OrderState
+from tests.support.processes import clean_up_done, leave_nothing_behind
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REPLIES, EVENTS = "orchestrator.main.replies", "orchestrator.main.events"
@@ -112,6 +113,7 @@ class System:
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
+        self._starting: list[asyncio.Task[Child]] = []
         self.sagas = _engine(self.sagas_url)
         self.shop = _engine(self.shop_url)
 
@@ -124,6 +126,12 @@ class System:
         return child
 
     async def launch(self, role: str, *, failpoint: str = "", **settings: str) -> Child:
+        """Start a process; cancelled in the middle, it is known all the same, and killed with the others."""
+        starting = asyncio.create_task(self._launch(role, failpoint, settings))
+        self._starting.append(starting)
+        return await asyncio.shield(starting)
+
+    async def _launch(self, role: str, failpoint: str, settings: Mapping[str, str]) -> Child:
         log = self.directory / f"{role}-{next(self._numbers)}.log"
         environment = {
             "ORCHESTRATOR_DATABASE_URL": self.sagas_url,
@@ -149,6 +157,8 @@ class System:
                 stdout=output,
                 stderr=output,
             )
+        # For the case that the tests themselves are killed; the folder is one that does not exist.
+        leave_nothing_behind(pid=process.pid, directory=log.with_suffix(".none"))
         child = Child(role, process, log)
         self.children.append(child)
         return child
@@ -159,8 +169,10 @@ class System:
 
     async def kill(self) -> None:
         """Leave nothing behind."""
+        await asyncio.gather(*self._starting, return_exceptions=True)
         for child in self.children:
             await child.kill()
+            clean_up_done(pid=child.process.pid)
         await self.sagas.dispose()
         await self.shop.dispose()
 

@@ -154,7 +154,7 @@ class Blocking(Saga[State]):
 
 
 SHAPES = [InSequence, InGroups, WithWaits, WithDelays, SettlingAll, WithPivot, ContinuingOthers, Blocking]
-EACH = 1700
+EACH = 1300
 WALKS = st.binary(min_size=8, max_size=48)
 
 
