@@ -15,7 +15,6 @@ from tests.support.databases import fresh_database
 from tests.support.private import PrivateServer
 from tests.support.services import PrivatePostgres, PrivateRabbit
 
-
 # A saga that turns back while the broker is away has commands out that were never confirmed. They are not sent again,
 # so that their deadline settles them.
 SETTLES_SOON = {"SHOP_STEP_TIMEOUT_SECONDS": "15"}
