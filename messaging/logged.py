@@ -1,0 +1,65 @@
+"""Which message a line of the log is about.
+
+    handler.addFilter(MessageIds())      # then %(ids)s, or %(message_id)s, %(saga_id)s ... in its format
+    service.use(Logged())                # a line for each delivery: what became of it, and how long it took
+
+`saga run`, `run` and `run_services` add the ids by themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextvars import ContextVar
+from typing import Final
+
+from messaging import envelope as wire
+from messaging.envelope import Envelope
+from messaging.middleware import DeliverNext, Middleware, Settled
+from messaging.transport import Delivery
+
+logger = logging.getLogger(__name__)
+
+handled_now: Final[ContextVar[Envelope | None]] = ContextVar("handled_now", default=None)
+"""The message whose handling this code is part of, in handlers, middleware, and threads they run in."""
+
+IDS: Final = ("message_id", "correlation_id", "causation_id", "saga_id", "saga_step")
+"""What `MessageIds` sets on a record; each is empty where there is none."""
+
+
+def ids_of(envelope: Envelope) -> dict[str, str]:
+    """The ids of a message, by the names of `IDS`."""
+    return {
+        "message_id": envelope.message_id,
+        "correlation_id": envelope.correlation_id,
+        "causation_id": envelope.text_header(wire.CAUSATION_ID),
+        "saga_id": envelope.text_header(wire.SAGA_ID),
+        "saga_step": envelope.text_header(wire.SAGA_STEP),
+    }
+
+
+class MessageIds(logging.Filter):
+    """Sets on each record the ids of the message that is being handled, and `ids`, all of them as text."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Set them; let every record pass."""
+        envelope = handled_now.get()
+        ids: dict[str, str] = dict.fromkeys(IDS, "") if envelope is None else ids_of(envelope)
+        record.__dict__.update(ids)
+        told = " ".join(f"{name}={value}" for name, value in ids.items() if value)
+        record.ids = f" [{told}]" if told else ""
+        return True
+
+
+class Logged(Middleware):
+    """Logs a line at INFO for each delivery."""
+
+    async def around_delivery(self, delivery: Delivery, call_next: DeliverNext) -> Settled:
+        """See it through, and tell what became of it."""
+        begun = time.perf_counter()
+        settled = await call_next(delivery)
+        took = (time.perf_counter() - begun) * 1000
+        what, outcome = delivery.envelope.type or "a message", settled.outcome.value
+        by_inbox = ", answered from the inbox" if settled.by_inbox else ""
+        logger.info("%s in %s: %s in %.1f ms%s", what, delivery.queue, outcome, took, by_inbox)
+        return settled
