@@ -14,10 +14,11 @@ from typing import Any, Final, TypeVar
 
 import aio_pika
 from aiormq.abc import AbstractChannel
-from aiormq.exceptions import AMQPError, AuthenticationError, ProbableAuthenticationError
+from aiormq.exceptions import AMQPError
 from yarl import URL
 
 from messaging.errors import TransportError
+from messaging.rabbitmq.refusals import Refused, remedy_for
 from messaging.rabbitmq.tap import FrameTap, TapFactory
 
 log = logging.getLogger(__name__)
@@ -41,9 +42,12 @@ class Broker:
     heartbeat: timedelta = timedelta(seconds=10)
     connect_timeout: timedelta = timedelta(seconds=10)
     ssl_context: ssl.SSLContext | None = None
+    server_name: str = ""
+    """What the broker's certificate is for, where that is not the URL's host."""
 
     def __str__(self) -> str:
-        return str(self._parsed().with_password("***")) if self._parsed().password else self.url
+        url = self._parsed().with_query(None)  # files and more may be named there
+        return str(url.with_password("***") if url.password else url)
 
     def __repr__(self) -> str:
         return f"Broker({self})"
@@ -53,6 +57,13 @@ class Broker:
             return URL(self.url)
         except ValueError:
             return URL("amqp://unreadable-url")
+
+    @property
+    def hint(self) -> str:
+        """What else to think of when it does not answer: over TLS its reason may be lost with the connection."""
+        if self._parsed().scheme != "amqps":
+            return ""
+        return " It may demand a certificate of its clients: MESSAGING_TLS_CERTIFICATE_FILE, MESSAGING_TLS_KEY_FILE."
 
     def masked(self, text: str) -> str:
         """The text without the password, in case a library wrote it there."""
@@ -68,7 +79,10 @@ class Broker:
         url = self._parsed()
         if "heartbeat" not in url.query:
             url = url.update_query(heartbeat=str(max(1, round(self.heartbeat.total_seconds()))))
-        return aio_pika.Connection(url, ssl_context=self.ssl_context, client_properties={"connection_name": name})
+        made = aio_pika.Connection(url, ssl_context=self.ssl_context, client_properties={"connection_name": name})
+        if self.server_name:
+            made.kwargs["server_hostname"] = self.server_name  # handed on to the socket's maker as it is
+        return made
 
 
 class Backoff:
@@ -99,12 +113,31 @@ async def unharmed(awaitable: Awaitable[T]) -> T:
         if cancelled_ourselves(problem):
             raise
         raise ConnectionError("connection lost") from None
+    except Exception as problem:
+        if type(problem) is not Exception:
+            raise
+        # What aiormq raises for a task of its own that was cancelled before anybody had said why.
+        raise ConnectionError("connection lost") from problem
 
 
 def cancelled_ourselves(problem: BaseException) -> bool:
     """Whether this is the cancellation of our own task, rather than aio-pika's way to say: connection lost."""
     task = asyncio.current_task()
     return isinstance(problem, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def keeps_on(problem: BaseException) -> None:
+    """Let a loop that nobody but its owner ends go on, whatever the libraries beneath have raised.
+
+    When a connection is lost in an awkward moment that may be anything: a cancellation, an attribute of None.
+
+    Raises:
+        CancelledError: the owner ends it.
+    """
+    if cancelled_ourselves(problem):
+        raise problem
+    if not isinstance(problem, (TransportError, asyncio.CancelledError, *BROKER_ERRORS)):
+        log.warning("not expected of a lost connection, and taken as one: %s", told(problem), exc_info=problem)
 
 
 @dataclass(eq=False, slots=True)
@@ -140,7 +173,8 @@ class Link:
     on_reconnected: Callable[[], Awaitable[None]] | None = None
     """Called after every connection but the first."""
     last_error: str = "not connected yet"
-    _refused: bool = False
+    _remedy: str = ""
+    """What to do about a refusal, in which waiting does not help."""
     _closed: bool = False
     _connected_before: bool = False
     _session: Session | None = None
@@ -170,15 +204,13 @@ class Link:
                 while self._session is None:
                     self._start()
                     await self._turn.wait()
-                    if self._refused:
-                        raise TransportError(
-                            f"the broker at {self.broker} refuses us: {self.last_error}. "
-                            "Check user, password and virtual host."
-                        )
+                    if self._remedy:
+                        verb = "is not trusted" if "VERIFY_FAILED" in self.last_error else "refuses us"
+                        raise TransportError(f"the broker at {self.broker} {verb}: {self.last_error}. {self._remedy}")
         except TimeoutError:
             raise TransportError(
                 f"the broker at {self.broker} does not answer within {patience.total_seconds():g} s: "
-                f"{self.last_error}. Check the URL and that the broker runs."
+                f"{self.last_error}. Check the URL and that the broker runs.{self.broker.hint}"
             ) from None
 
     async def close(self) -> None:
@@ -206,7 +238,8 @@ class Link:
         while True:
             try:
                 session = await self._connect()
-            except BROKER_ERRORS as problem:
+            except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - see `keeps_on`
+                keeps_on(problem)
                 self._failed(problem)
             else:
                 since = loop.time()
@@ -217,7 +250,7 @@ class Link:
 
     def _failed(self, problem: BaseException) -> None:
         error = self.broker.masked(told(problem))
-        self._refused = isinstance(problem, Refused | AuthenticationError | ProbableAuthenticationError)
+        self._remedy = remedy_for(problem)
         if error != self.last_error:
             log.warning("cannot connect to %s (%s): %s; trying on", self.broker, self.purpose, error)
         self.last_error = error
@@ -225,7 +258,7 @@ class Link:
 
     async def _live(self, session: Session) -> None:
         """Offer the session until it is lost."""
-        self._session, self._refused = session, False
+        self._session, self._remedy = session, ""
         self._tell()
         restoring = None
         if self._connected_before and self.on_reconnected is not None:
@@ -263,10 +296,6 @@ class Link:
 
         connection.close_callbacks.add(on_close)
         return session
-
-
-class Refused(ConnectionError):
-    """The broker closed the connection while it was being made, and said why."""
 
 
 async def _closed(connection: aio_pika.Connection) -> None:

@@ -30,6 +30,8 @@ class Arrival(NamedTuple):
     redelivered: bool
     properties: RawProperties
     body: bytes
+    address: bytes = b""
+    """The exchange and routing key it was published with; see `wire.read_address`."""
 
 
 def taken_apart(raw: RawProperties) -> Properties:
@@ -50,8 +52,8 @@ class Consumer(Protocol):
         """Send acknowledgements, as (tag, multiple)."""
         ...
 
-    async def give_back(self, tags: Iterable[int]) -> None:
-        """Have deliveries go back to the queue."""
+    async def give_back(self, nacks: Iterable[tuple[int, bool]]) -> None:
+        """Have deliveries go back to the queue, as (tag, multiple)."""
         ...
 
     async def cancel(self) -> None:
@@ -97,10 +99,10 @@ class _PlainConsumer:
         for tag, multiple in acks:
             await unharmed(self._channel.basic_ack(tag, multiple=multiple, wait=False))
 
-    async def give_back(self, tags: Iterable[int]) -> None:
+    async def give_back(self, nacks: Iterable[tuple[int, bool]]) -> None:
         """Have deliveries go back to the queue."""
-        for tag in tags:
-            await unharmed(self._channel.basic_nack(tag, requeue=True, wait=False))
+        for tag, multiple in nacks:
+            await unharmed(self._channel.basic_nack(tag, multiple=multiple, requeue=True, wait=False))
 
     async def cancel(self) -> None:
         """Receive no more."""
@@ -119,6 +121,7 @@ class _PlainConsumer:
                     bool(message.redelivered),
                     message.header.properties,
                     message.body,
+                    wire.publish_address(message.exchange or "", message.routing_key or ""),
                 )
             )
 
@@ -143,9 +146,9 @@ class _FastConsumer(_PlainConsumer):
         """Send acknowledgements."""
         self._write(wire.ack_frame(self._number, tag, multiple) for tag, multiple in acks)
 
-    async def give_back(self, tags: Iterable[int]) -> None:
+    async def give_back(self, nacks: Iterable[tuple[int, bool]]) -> None:
         """Have deliveries go back to the queue."""
-        self._write(wire.requeue_frame(self._number, tag) for tag in tags)
+        self._write(wire.requeue_frame(self._number, tag, multiple) for tag, multiple in nacks)
 
     def _write(self, frames: Iterable[bytes]) -> None:
         if not self.lost.done():
@@ -155,7 +158,8 @@ class _FastConsumer(_PlainConsumer):
         """A whole message has come."""
         if not self.lost.done():
             at = 5 + method[4]
-            self._arrived(Arrival(LONGLONG.unpack_from(method, at)[0], method[at + 8] & 1 == 1, properties, body))
+            tag, redelivered = LONGLONG.unpack_from(method, at)[0], method[at + 8] & 1 == 1
+            self._arrived(Arrival(tag, redelivered, properties, body, method[at + 9 :]))
 
     def returned(self, method: bytes, properties: bytes) -> None:
         """Nothing is published on this channel."""

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
 from pamqp.commands import Basic
 
+from messaging.dead_letter_notes import LOST_HEADERS, Notes, is_note
 from messaging.envelope import Envelope, HeaderValue
 from messaging.rabbitmq import wire
 from messaging.rabbitmq.wire import LONG, LONGLONG, SHORT, Properties, short_string
-from messaging.transport import (
-    DEAD_LETTER_DETAIL,
-    DEAD_LETTER_QUEUE,
-    DEAD_LETTER_REASON,
-    DEAD_LETTER_TIME,
-)
 
 DELIVERY_ATTEMPT: Final = b"x-attempt"
 """How often a message was delivered before it was put off; absent on the first delivery."""
+_FIRST_EXCHANGE: Final = b"x-attempt-exchange"
+_FIRST_ROUTING_KEY: Final = b"x-attempt-routing-key"
+_OURS: Final = frozenset((DELIVERY_ATTEMPT, _FIRST_EXCHANGE, _FIRST_ROUTING_KEY))
+"""What a message carries to its next attempt; no header of its sender's."""
 
-_MAX_DETAIL_BYTES: Final = 4096
 _NEEDED: Final = (
     (wire.CONTENT_TYPE, "content_type"),
     (wire.CORRELATION_ID, "correlation_id"),
@@ -114,7 +111,7 @@ def decoded(properties: Properties, body: bytes) -> tuple[Envelope, int, str]:
     for key, entry in properties.headers.items():
         if key == DELIVERY_ATTEMPT:
             attempt = _attempt(wire.header_value(entry))
-        else:
+        elif key not in _OURS:
             headers[key.decode(errors="replace")] = wire.header_value(entry)
     app_id = fields.get(wire.APP_ID, b"").decode(errors="replace")
     envelope = Envelope(
@@ -165,34 +162,67 @@ def _attempt(value: HeaderValue) -> int:
     return max(1, value) if isinstance(value, int) else 1
 
 
-def put_off(properties: Properties, attempt: int) -> bytes:
-    """The properties of a message on its way back to its queue, to be delivered as this attempt."""
+def put_off(properties: Properties, attempt: int, address: bytes) -> bytes:
+    """The properties of a message on its way back to its queue, to be delivered as this attempt.
+
+    Args:
+        properties: those it came with.
+        attempt: the next.
+        address: the exchange and routing key it came with; it remembers the first it ever had.
+    """
+    exchange, routing_key = first_address(properties, address)
     moving = _moving(properties)
     moving.headers[DELIVERY_ATTEMPT] = wire.header_entry(attempt)
+    _remember_address(moving, exchange, routing_key)
     return moving.encoded()
 
 
-def buried(properties: Properties, queue: str, reason: str, detail: str, *, max_bytes: int = 1 << 17) -> bytes:
-    """The properties of a dead letter: all it had, and why, from where and when.
+def _remember_address(moving: Properties, exchange: str, routing_key: str) -> None:
+    moving.headers[_FIRST_EXCHANGE] = wire.header_entry(exchange)
+    moving.headers[_FIRST_ROUTING_KEY] = wire.header_entry(routing_key)
+
+
+def first_address(properties: Properties, address: bytes) -> tuple[str, str]:
+    """The exchange and routing key a message was published with, before it was ever put off."""
+    known = properties.headers.get(_FIRST_EXCHANGE), properties.headers.get(_FIRST_ROUTING_KEY)
+    if known[0] is None or known[1] is None:
+        return wire.read_address(address)
+    return str(wire.header_value(known[0])), str(wire.header_value(known[1]))
+
+
+def buried(properties: Properties, notes: Notes, *, max_bytes: int = 1 << 17) -> bytes:
+    """The properties of a dead letter: all it had, and the notes.
 
     Should that be more than `max_bytes`, it loses the headers it had: a dead letter must not fail.
     """
     moving = _moving(properties)
-    cut = detail.encode(errors="replace")[:_MAX_DETAIL_BYTES].decode(errors="ignore")
-    added = {
-        DEAD_LETTER_REASON: reason[:255],
-        DEAD_LETTER_DETAIL: cut,
-        DEAD_LETTER_QUEUE: queue,
-        DEAD_LETTER_TIME: datetime.now(UTC).isoformat(),
-    }
-    for name, text in added.items():
-        moving.headers[name.encode()] = wire.header_entry(text.encode(errors="replace"))
+    for ours in _OURS:
+        moving.headers.pop(ours, None)
+    added = notes.headers()
+    for name, value in added.items():
+        moving.headers[name.encode()] = wire.header_entry(value)
     encoded = moving.encoded()
     if len(encoded) > max_bytes:
         kept = {name: entry for name, entry in moving.headers.items() if name.decode(errors="replace") in added}
-        kept[b"dead-letter-lost-headers"] = wire.header_entry(len(moving.headers) - len(kept))
+        kept[LOST_HEADERS.encode()] = wire.header_entry(len(moving.headers) - len(kept))
         encoded = Properties(moving.fields, kept).encoded()
     return encoded
+
+
+def revived(properties: Properties, exchange: str, routing_key: str) -> bytes:
+    """The properties of a dead letter on its way back to its queue, as a first attempt: all it had, without the notes.
+
+    Args:
+        properties: those of the dead letter.
+        exchange: where it was published before it died, for the notes should it die again.
+        routing_key: with which key.
+    """
+    moving = _moving(properties)
+    for name in [*moving.headers]:
+        if name in _OURS or is_note(name.decode(errors="replace")):
+            del moving.headers[name]
+    _remember_address(moving, exchange, routing_key)
+    return moving.encoded()
 
 
 def _moving(properties: Properties) -> Properties:

@@ -17,7 +17,7 @@ from messaging.errors import (
     Unroutable,
 )
 from messaging.rabbitmq import properties, wire
-from messaging.rabbitmq.connection import BROKER_ERRORS, Backoff, Link, Session, told
+from messaging.rabbitmq.connection import Backoff, Link, Session, keeps_on, told
 from messaging.rabbitmq.lines import RETURNED, Batch, FastLine, Line, NotAsExpected, Parcel, PlainLine
 from messaging.rabbitmq.topology import Topology
 from messaging.transport import Outgoing
@@ -66,7 +66,8 @@ class Publisher:
             for item in pending:
                 problem = told_by_index[item.index]
                 if problem is not None:
-                    outcomes[item.index] = _error(messages[item.index], problem)
+                    outgoing = messages[item.index]
+                    outcomes[item.index] = error_of(outgoing.envelope.message_id, str(outgoing.destination), problem)
         return outcomes
 
     async def move(self, parcel: Parcel, timeout: timedelta) -> str | None:
@@ -227,7 +228,8 @@ class Publisher:
             session = await self._link.session()
             try:
                 self._line = line = await self._opened(session)
-            except BROKER_ERRORS as problem:
+            except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - see `keeps_on`
+                keeps_on(problem)
                 log.warning("cannot open a publishing channel: %s", self._link.broker.masked(told(problem)))
             else:
                 backoff.reset()
@@ -296,8 +298,8 @@ def _apart(line: Line, pending: list[_Pending]) -> tuple[list[_Pending], list[_P
     return now, later
 
 
-def _error(outgoing: Outgoing, problem: str) -> PublishError:
-    message_id, destination = outgoing.envelope.message_id, str(outgoing.destination)
+def error_of(message_id: str, destination: str, problem: str) -> PublishError:
+    """What became of a message that has an outcome other than None, as an error."""
     if problem == RETURNED:
         return Unroutable(message_id, destination)
     return NotConfirmed(message_id, destination, problem)

@@ -10,13 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+from messaging.dead_letter_notes import Notes
 from messaging.envelope import Destination
-from messaging.errors import NotConfirmed, TopologyMismatch, TransportError, Unroutable
+from messaging.errors import TopologyMismatch, TransportError
 from messaging.rabbitmq import properties, wire
-from messaging.rabbitmq.connection import BROKER_ERRORS, CLOSE_SECONDS, Backoff, Link, told
-from messaging.rabbitmq.consumers import Arrival, Consumer, RawProperties, opened_consumer, taken_apart
+from messaging.rabbitmq.connection import BROKER_ERRORS, CLOSE_SECONDS, Backoff, Link, keeps_on, told
+from messaging.rabbitmq.consumers import Arrival, Consumer, opened_consumer, taken_apart
 from messaging.rabbitmq.lines import RETURNED, Parcel
-from messaging.rabbitmq.publisher import Publisher
+from messaging.rabbitmq.publisher import Publisher, error_of
 from messaging.rabbitmq.topology import Topology
 from messaging.rabbitmq.watermark import Watermark
 from messaging.transport import Delivery
@@ -77,7 +78,7 @@ class RabbitSubscription:
         self._link, self._topology, self._publisher = link, topology, publisher
         self._caution = Caution(prefetch_messages)
         self._buffer: deque[Arrival] = deque()
-        self._unsettled: Watermark[RawProperties] = Watermark()
+        self._unsettled: Watermark[Arrival] = Watermark()
         self._settled_in_this_life = 0
         self._epoch = 0
         self._consumer: Consumer | None = None
@@ -148,14 +149,14 @@ class RabbitSubscription:
 
         Delays are rounded up to a few steps, since each has a queue of its own.
         """
-        raw = self._raw(delivery)
-        if raw is None:
+        arrival = self._arrival(delivery)
+        if arrival is None:
             return
-        moved = properties.put_off(taken_apart(raw), delivery.attempt + 1)
+        moved = properties.put_off(taken_apart(arrival.properties), delivery.attempt + 1, arrival.address)
         outcome: str | None = None
         for _ in range(2):
             queue = await self._topology.delay_queue(self._name, after)
-            outcome = await self._move(delivery, raw, queue, moved)
+            outcome = await self._move(arrival, queue, moved)
             if outcome != RETURNED:
                 break
             self._topology.forget_delay(queue)
@@ -164,16 +165,17 @@ class RabbitSubscription:
 
     async def dead_letter(self, delivery: Delivery, reason: str, detail: str = "") -> None:
         """Send it to the dead letters, then settle it."""
-        raw = self._raw(delivery)
-        if raw is None:
+        arrival = self._arrival(delivery)
+        if arrival is None:
             return
-        room = self._publisher.max_properties_bytes
-        moved = properties.buried(taken_apart(raw), self._full, reason, detail, max_bytes=room)
+        had = taken_apart(arrival.properties)
+        notes = Notes(reason, detail, delivery.attempt, self._full, *properties.first_address(had, arrival.address))
+        moved = properties.buried(had, notes, max_bytes=self._publisher.max_properties_bytes)
         queue = f"{self._full}.dead"
-        outcome = await self._move(delivery, raw, queue, moved)
+        outcome = await self._move(arrival, queue, moved)
         if outcome == RETURNED:
             queue = await self._topology.dead_letters(self._name)
-            outcome = await self._move(delivery, raw, queue, moved)
+            outcome = await self._move(arrival, queue, moved)
         self._raise_unless_moved(delivery, queue, outcome)
         await self._settle([delivery])
 
@@ -216,27 +218,23 @@ class RabbitSubscription:
         tags = [arrival.tag for arrival in self._buffer]
         self._buffer.clear()
         self._unsettled.settle(tags)
-        await consumer.give_back(tags)
+        await consumer.give_back([(tag, False) for tag in tags])
 
-    def _raw(self, delivery: Delivery) -> RawProperties | None:
-        """The properties as they came; None when the delivery is of a past channel or settled."""
-        raw = self._unsettled.kept(delivery.tag) if delivery.epoch == self._epoch else None
-        if raw is None:
+    def _arrival(self, delivery: Delivery) -> Arrival | None:
+        """The message as it came; None when the delivery is of a past channel or settled."""
+        arrival = self._unsettled.kept(delivery.tag) if delivery.epoch == self._epoch else None
+        if arrival is None:
             self._log_dropped([delivery])
-        return raw
+        return arrival
 
-    async def _move(self, delivery: Delivery, raw: RawProperties, queue: str, moved: bytes) -> str | None:
-        message_id = taken_apart(raw).fields.get(wire.MESSAGE_ID, b"")
-        parcel = Parcel(message_id, "", queue, True, moved, delivery.envelope.body)
+    async def _move(self, arrival: Arrival, queue: str, moved: bytes) -> str | None:
+        message_id = taken_apart(arrival.properties).fields.get(wire.MESSAGE_ID, b"")
+        parcel = Parcel(message_id, "", queue, True, moved, arrival.body)
         return await self._publisher.move(parcel, _MOVE_TIMEOUT)
 
     def _raise_unless_moved(self, delivery: Delivery, queue: str, outcome: str | None) -> None:
-        if outcome is None:
-            return
-        message_id, destination = delivery.envelope.message_id, str(Destination(queue))
-        if outcome == RETURNED:
-            raise Unroutable(message_id, destination)
-        raise NotConfirmed(message_id, destination, outcome)
+        if outcome is not None:
+            raise error_of(delivery.envelope.message_id, str(Destination(queue)), outcome)
 
     async def _settle(self, deliveries: Sequence[Delivery]) -> None:
         consumer, epoch = self._consumer, self._epoch
@@ -270,7 +268,8 @@ class RabbitSubscription:
         while True:
             try:
                 reason = await self._consume()
-            except (TransportError, *BROKER_ERRORS) as problem:
+            except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - see `keeps_on`
+                keeps_on(problem)
                 reason = told(problem)
             self._last_error = self._link.broker.masked(reason)
             log.warning("queue %r: %s; consuming again", self._full, self._last_error)
@@ -314,6 +313,6 @@ class RabbitSubscription:
             await consumer.close()
 
     def _arrived(self, arrival: Arrival) -> None:
-        self._unsettled.arrived(arrival.tag, arrival.properties)
+        self._unsettled.arrived(arrival.tag, arrival)
         self._buffer.append(arrival)
         self._filled.set()

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 from messaging.errors import NotConfirmed, PublishError, TransportError
 from messaging.rabbitmq.connection import CLOSE_SECONDS, Broker, Link
+from messaging.rabbitmq.dead_letters import RabbitLook, looking
+from messaging.rabbitmq.definitions import Layout
 from messaging.rabbitmq.publisher import Publisher
 from messaging.rabbitmq.subscription import RabbitSubscription
 from messaging.rabbitmq.tap import unusable
-from messaging.rabbitmq.topology import QueueType, Topology
-from messaging.transport import Outgoing, Promises, QueueSpec
+from messaging.rabbitmq.topology import Topology
+from messaging.transport import Outgoing, Promises, QueueSpec, QueueType, dead_letter_queue
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class RabbitTransport:
         prefix: stands before the names of all queues and exchanges, so that two systems can share a broker.
         app_id: the sender's name in messages and connections.
         queue_type: `quorum`, or `classic` where there is one node and speed is all.
+        passive: declare nothing, and expect everything to be there; see `TopologyMissing`.
         fast: take the hot path past aiormq where the installed version allows it; the plain path keeps
             the same promises at a fifth of the speed.
         max_body_bytes: a larger body is refused before it is sent.
@@ -39,6 +42,8 @@ class RabbitTransport:
         heartbeat: a connection on which nothing comes is given up after about three of them.
         connect_timeout: how long one attempt to connect may take.
         ssl_context: for `amqps`; by default one from the URL's parameters.
+        server_name: what the broker's certificate is for, where that is not the URL's host.
+        transient_exchanges: exchanges shared with another framework: named without the prefix, and not durable.
     """
 
     def __init__(
@@ -48,16 +53,19 @@ class RabbitTransport:
         prefix: str = "",
         app_id: str = "",
         queue_type: QueueType = "quorum",
+        passive: bool = False,
         fast: bool = True,
         max_body_bytes: int = 1 << 20,
         patience: timedelta = timedelta(seconds=30),
         heartbeat: timedelta = timedelta(seconds=10),
         connect_timeout: timedelta = timedelta(seconds=10),
         ssl_context: ssl.SSLContext | None = None,
+        server_name: str = "",
+        transient_exchanges: Iterable[str] = (),
     ) -> None:
-        self._broker = Broker(url, app_id, heartbeat, connect_timeout, ssl_context)
-        self._prefix = prefix
-        self._queue_type: QueueType = queue_type
+        self._broker = Broker(url, app_id, heartbeat, connect_timeout, ssl_context, server_name)
+        self._layout = Layout(prefix, queue_type, standing_delays=passive, transient=frozenset(transient_exchanges))
+        self._passive = passive
         self._fast = fast
         self._max_body_bytes = max_body_bytes
         self._patience = patience
@@ -78,7 +86,7 @@ class RabbitTransport:
 
     def full_name(self, queue: str) -> str:
         """The queue's name with the prefix."""
-        return self._prefix + queue
+        return self._layout.full(queue)
 
     async def open(self) -> None:
         """Connect, with bounded patience."""
@@ -106,7 +114,7 @@ class RabbitTransport:
         self._parts = parts
 
     async def declare(self, queues: Sequence[QueueSpec]) -> None:
-        """Create queues with their dead letters, exchanges and bindings."""
+        """Create queues with their dead letters, exchanges and bindings; passive, see that all of it is there."""
         parts = self._opened()
         await parts.control.open(self._patience)
         await parts.topology.declare(queues)
@@ -139,6 +147,21 @@ class RabbitTransport:
         self._subscriptions.append(subscription)
         return subscription
 
+    @asynccontextmanager
+    async def dead_letters(self, queue: str) -> AsyncGenerator[RabbitLook]:
+        """Look at the dead letters of a queue; nobody else sees them for as long as the block lasts."""
+        parts = self._opened()
+        await parts.control.open(self._patience)
+        link = self._consuming_link(parts, dead_letter_queue(queue))
+        async with looking(queue, link, parts.topology, parts.publisher) as look:
+            yield look
+
+    async def dead_letter_count(self, queue: str) -> int | None:
+        """How many there are, without those in somebody's hands; None when the queue keeps none."""
+        parts = self._opened()
+        await parts.control.open(self._patience)
+        return await parts.topology.depth(dead_letter_queue(queue))
+
     async def close(self) -> None:
         """Disconnect; what was not settled goes back to its queue."""
         self._closed = True
@@ -169,7 +192,7 @@ class RabbitTransport:
     def _assembled(self) -> _Parts:
         publishing = Link(self._broker, "publishing", tapped=self._fast)
         control = Link(self._broker, "consuming", tapped=self._fast)
-        topology = Topology(control, self._prefix, self._queue_type)
+        topology = Topology(control, self._layout, passive=self._passive)
         control.on_reconnected = topology.restore_all
         publisher = Publisher(publishing, topology, app_id=self._broker.app_id, max_body_bytes=self._max_body_bytes)
         return _Parts(publishing, control, topology, publisher)

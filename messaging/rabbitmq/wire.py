@@ -307,6 +307,14 @@ def publish_address(exchange: str, routing_key: str) -> bytes:
     return short_string(exchange) + short_string(routing_key)
 
 
+def read_address(raw: bytes) -> tuple[str, str]:
+    """Exchange and routing key as they stand one after the other in a `Basic.Deliver`, too."""
+    if not raw:
+        return "", ""
+    middle = 1 + raw[0]
+    return raw[1:middle].decode(errors="replace"), raw[middle + 1 :].decode(errors="replace")
+
+
 @lru_cache(maxsize=2048)
 def publish_method(channel: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:
     """The whole frame of a `Basic.Publish`."""
@@ -331,6 +339,6 @@ def ack_frame(channel: int, tag: int, multiple: bool) -> bytes:
     return _ACK.pack(METHOD_FRAME, channel, 13, BASIC_ACK, tag, multiple, 0xCE)
 
 
-def requeue_frame(channel: int, tag: int) -> bytes:
-    """The whole frame of a `Basic.Nack` that gives one delivery back to its queue."""
-    return _ACK.pack(METHOD_FRAME, channel, 13, BASIC_NACK, tag, 2, 0xCE)
+def requeue_frame(channel: int, tag: int, multiple: bool) -> bytes:
+    """The whole frame of a `Basic.Nack` that gives deliveries back to their queue."""
+    return _ACK.pack(METHOD_FRAME, channel, 13, BASIC_NACK, tag, 2 + multiple, 0xCE)

@@ -1,4 +1,4 @@
-"""A TCP proxy whose connections can be cut, stalled and refused."""
+"""A TCP proxy whose connections can be cut, stalled, swallowed and refused."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Proxy:
         self._target = URL(url)
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._swallowed: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._server: asyncio.Server | None = None
@@ -59,6 +60,10 @@ class Proxy:
         """Keep connections open and let nothing through: half-open."""
         self._flowing.clear()
 
+    def swallow(self) -> None:
+        """Keep the connections there are open, and let whatever comes over them vanish; new ones work."""
+        self._swallowed |= self._writers
+
     def flow(self) -> None:
         """Let everything through again."""
         self._flowing.set()
@@ -80,10 +85,13 @@ class Proxy:
         try:
             while data := await source.read(1 << 16):
                 await self._flowing.wait()
+                if sink in self._swallowed:
+                    continue
                 sink.write(data)
                 await sink.drain()
         except OSError:
             pass
         finally:
             self._writers.discard(sink)
+            self._swallowed.discard(sink)
             sink.transport.abort() if sink.transport.is_closing() else sink.close()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from messaging.dead_letter_notes import Notes
 from messaging.rabbitmq import wire
-from messaging.rabbitmq.connection import Broker
+from messaging.rabbitmq.connection import Broker, unharmed
 from messaging.rabbitmq.properties import buried, decoded, put_off
 from messaging.rabbitmq.subscription import Caution
 from messaging.rabbitmq.topology import DELAY_STEPS, delay_step
 from messaging.rabbitmq.watermark import Watermark
+
+NOTES = Notes("why", "detail", 1, "orders", "events", "orders.paid")
 
 
 @given(st.lists(st.lists(st.integers(1, 40), max_size=8), max_size=30), st.integers(0, 40))
@@ -105,7 +109,7 @@ def test_nested_header_values_become_text(value: object) -> None:
 def test_whatever_comes_is_read_and_can_be_moved(raw: bytes) -> None:
     properties = wire.read_properties(raw)
     decoded(properties, b"")
-    for moved in (put_off(properties, 2), buried(properties, "orders", "why", "detail")):
+    for moved in (put_off(properties, 2, raw), buried(properties, NOTES)):
         again = wire.read_properties(moved)
         assert again.problem == ""
         _, attempt, _ = decoded(again, b"")
@@ -122,7 +126,7 @@ def test_a_message_that_moves_cannot_expire_copy_itself_or_be_refused() -> None:
         {wire.EXPIRATION: b"1000", wire.USER_ID: b"ann", wire.TYPE: b"t", wire.DELIVERY_MODE: b"\x01"},
         {b"CC": wire.header_entry(["other"]), b"x-death": wire.header_entry([{}]), b"k": wire.header_entry(1)},
     )
-    moved = wire.read_properties(buried(properties, "orders", "why", ""))
+    moved = wire.read_properties(buried(properties, NOTES))
     assert moved.fields == {wire.TYPE: b"t", wire.DELIVERY_MODE: b"\x02"}
     names = {name.decode() for name in moved.headers if not name.startswith(b"dead-letter-")}
     assert names == {"original-expiration", "original-user-id", "original-cc", "k"}
@@ -130,9 +134,7 @@ def test_a_message_that_moves_cannot_expire_copy_itself_or_be_refused() -> None:
 
 def test_a_dead_letter_with_too_many_headers_loses_them_and_keeps_the_reason() -> None:
     headers = {b"h%d" % number: wire.header_entry("x" * 100) for number in range(100)}
-    moved = wire.read_properties(
-        buried(wire.Properties({wire.TYPE: b"t"}, headers), "orders", "why", "detail", max_bytes=4096)
-    )
+    moved = wire.read_properties(buried(wire.Properties({wire.TYPE: b"t"}, headers), NOTES, max_bytes=4096))
     envelope, _, _ = decoded(moved, b"")
     assert envelope.type == "t"
     assert envelope.headers["dead-letter-reason"] == "why"
@@ -152,3 +154,12 @@ def test_delays_are_rounded_up_to_few_steps() -> None:
 def test_a_password_is_never_shown(url: str) -> None:
     broker = Broker(url)
     assert "s3cret" not in f"{broker} {broker!r} {broker.masked(f'cannot reach {url}')}"
+
+
+@pytest.mark.parametrize("raised", [Exception(), asyncio.CancelledError()], ids=["nothing said", "cancelled"])
+async def test_what_the_client_library_raises_for_a_lost_connection_is_one(raised: BaseException) -> None:
+    async def of_the_library() -> None:
+        raise raised
+
+    with pytest.raises(ConnectionError, match="connection lost"):
+        await unharmed(of_the_library())

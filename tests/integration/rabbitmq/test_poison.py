@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from messaging.dead_letters import found, replay
 from messaging.rabbitmq import RabbitTransport, wire
 from messaging.transport import DEAD_LETTER_REASON, QueueSpec
 from tests.conformance.transport_backends import a_message, eventually, remove_afterwards, send, take
@@ -67,6 +68,30 @@ async def test_the_hot_path_hands_over_what_cannot_be_read_and_says_why(
     assert letter.envelope.body == b"poison"
     assert letter.envelope.headers[DEAD_LETTER_REASON] == "unreadable"
     await dead.ack([letter])
+    await transport.close()
+
+
+@unreadable
+async def test_a_dead_letter_that_cannot_be_read_is_found_and_replayed_unchanged(
+    amqp_url: str, prefix: str, broker: Broker, properties: bytes
+) -> None:
+    queue = f"{prefix}orders"
+    remove_afterwards(broker, queue)
+    transport = RabbitTransport(amqp_url, prefix=prefix)
+    await transport.open()
+    await transport.declare([QueueSpec("orders")])
+    await publish_raw(amqp_url, queue, properties, b"poison")
+    subscription = await transport.subscribe("orders", prefetch_messages=10)
+    (poison,) = await take(subscription, 1)
+    await subscription.dead_letter(poison, "unreadable", poison.problem)
+
+    (letter,) = await found(transport, "orders")
+    assert (letter.problem, letter.reason) == (poison.problem, "unreadable")
+    assert [outcome.error for outcome in await replay(transport, "orders")] == [None]
+
+    (again,) = await take(subscription, 1)
+    assert (again.problem, again.envelope) == (poison.problem, poison.envelope)
+    await subscription.ack([again])
     await transport.close()
 
 
