@@ -1,4 +1,4 @@
-"""Transactions through a sessionmaker of either kind, for code that is written once."""
+"""Sessions of either kind, for code that is written once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
+
+from messaging.sql.cursors import Cursor
 
 T = TypeVar("T")
 Sessions: TypeAlias = async_sessionmaker[Any] | sessionmaker[Any]
+CoroutineSession: TypeAlias = AsyncSession | AsyncConnection
+BlockingSession: TypeAlias = Session | Connection | Cursor
+AnySession: TypeAlias = CoroutineSession | BlockingSession
+"""What a message can be written through, in the transaction it is in."""
 
 
 async def in_transaction(sessions: Sessions, work: Callable[[Session], T]) -> T:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Connection,
@@ -19,10 +20,12 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from messaging.inbox import MAX_KEY_CHARACTERS
+from messaging.outbox import MAX_ORDERING_KEY_CHARACTERS
 from messaging.sql.types import Id, Instant
 
 
@@ -46,8 +49,10 @@ def tables(schema: str | None = None) -> MessagingTables:
 def _outbox(metadata: MetaData) -> Table:
     """Messages that are committed and not yet confirmed; a row goes when its message is confirmed.
 
-    `send_after` is due time, claim and backoff in one: whoever sends writes the end of its lease there.
+    `send_after` is due time, claim and backoff in one: whoever sends writes the end of its lease there. Rows of
+    one `ordering_key` leave in the order of their positions, each once the one before is gone.
     """
+    keyed = text("ordering_key IS NOT NULL")
     return Table(
         "message_outbox",
         metadata,
@@ -62,7 +67,17 @@ def _outbox(metadata: MetaData) -> Table:
         Column("mandatory", Boolean(create_constraint=False), nullable=False),
         Column("absolute", Boolean(create_constraint=False), nullable=False),
         *_message_columns(),
+        Column("ordering_key", String(MAX_ORDERING_KEY_CHARACTERS)),
+        Column("ordering_position", BigInteger),
         Index("ix_message_outbox_send_after", "send_after"),
+        Index(
+            "ix_message_outbox_ordering",
+            "ordering_key",
+            "ordering_position",
+            "id",
+            postgresql_where=keyed,
+            sqlite_where=keyed,
+        ),
     )
 
 
@@ -85,7 +100,10 @@ def _inbox(metadata: MetaData) -> Table:
 
 
 def _dead_letter(metadata: MetaData) -> Table:
-    """Messages nobody could use, with why. Bodies are raw: they may be no text at all."""
+    """Messages nobody could use, with why; only where the broker is memory, every other keeps them itself.
+
+    Bodies are raw: they may be no text at all.
+    """
     return Table(
         "message_dead_letter",
         metadata,

@@ -13,9 +13,9 @@ from sqlalchemy.exc import OperationalError
 
 from messaging.envelope import Destination, Envelope, to_queue, to_reply, to_subscribers
 from messaging.errors import NotConfirmed, PublishError, Unroutable
-from messaging.outbox import OutboxRow, PutOff, Relay, RelaySettings
+from messaging.outbox import Claimed, PutOff, Relay, RelaySettings
 from messaging.sql import SqlOutbox, tables, write_outgoing
-from messaging.sql.outbox import after_commit, write_outgoing_async
+from messaging.sql.writing import after_commit, write_outgoing_async
 from messaging.transport import Outgoing, Promises
 from tests.conformance.sql_backends import Sessions, sessions
 
@@ -144,7 +144,7 @@ async def test_a_relay_that_died_after_publishing_sends_the_same_message_again(
     sessions: Sessions, clock: Clock
 ) -> None:
     class DiesBeforeMarking(SqlOutbox):
-        async def delete(self, ids: Sequence[str]) -> None:
+        async def settle(self, sent: Sequence[str], put_off: Sequence[PutOff], *, now: datetime) -> None:
             raise ConnectionResetError
 
     broker = Broker()
@@ -215,15 +215,12 @@ class Unreliable:
             self.failures -= 1
             raise OperationalError("", {}, Exception("away"))
 
-    async def claim(self, *, now: datetime, lease_until: datetime, limit: int) -> list[OutboxRow]:
+    async def claim(self, *, now: datetime, lease_until: datetime, limit: int) -> Claimed:
         self._fail()
         return await self._inner.claim(now=now, lease_until=lease_until, limit=limit)
 
-    async def delete(self, ids: Sequence[str]) -> None:
-        await self._inner.delete(ids)
-
-    async def put_off(self, rows: Sequence[PutOff]) -> None:
-        await self._inner.put_off(rows)
+    async def settle(self, sent: Sequence[str], put_off: Sequence[PutOff], *, now: datetime) -> None:
+        await self._inner.settle(sent, put_off, now=now)
 
     async def release(self, *, now: datetime) -> None:
         self._fail()
@@ -265,7 +262,7 @@ async def test_over_a_transport_that_dies_with_the_process_a_message_counts_when
     await write(sessions, message())
     # What the process before had claimed died with it, so it is due again at once.
     now = datetime.now(UTC) + SECOND
-    assert await SqlOutbox(sessions).claim(now=now, lease_until=now + timedelta(days=1), limit=10)
+    assert (await SqlOutbox(sessions).claim(now=now, lease_until=now + timedelta(days=1), limit=10)).rows
 
     mine = Relay(SqlOutbox(sessions), broker)  # type: ignore[arg-type]
     running = asyncio.create_task(mine.run())
