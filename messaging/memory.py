@@ -7,27 +7,23 @@ senders that must not lose anything publish `until_handled`.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
 
-from messaging.envelope import Destination, Envelope
-from messaging.errors import MessageTooLarge, NotConfirmed, PublishError, TopologyMismatch, TransportError, Unroutable
-from messaging.routing import matches
-from messaging.transport import (
-    DEAD_LETTER_DETAIL,
-    DEAD_LETTER_QUEUE,
-    DEAD_LETTER_REASON,
-    DEAD_LETTER_TIME,
-    Binding,
-    Delivery,
-    Outgoing,
-    Promises,
-    QueueSpec,
-    dead_letter_queue,
+from messaging.envelope import Destination
+from messaging.errors import (
+    MessageTooLarge,
+    NotConfirmed,
+    PublishError,
+    TopologyMismatch,
+    TransportError,
+    UnknownQueue,
+    Unroutable,
 )
+from messaging.memory_queue import Entry, Handling, Keep, MemoryLook, Queue
+from messaging.routing import matches
+from messaging.transport import Binding, Delivery, Outgoing, Promises, QueueSpec, dead_letter_queue
 
 _ROUTES_KEPT = 4096
 _PUBLISHED_BEFORE_YIELDING = 128
@@ -42,11 +38,12 @@ class MemoryTransport:
 
     def __init__(self, *, max_body_bytes: int = 1 << 20) -> None:
         self._max_body_bytes = max_body_bytes
-        self._queues: dict[str, _Queue] = {}
-        self._exchanges: dict[str, list[tuple[Binding, _Queue]]] = {}
-        self._routes: dict[tuple[str, str], tuple[_Queue, ...]] = {}
+        self._queues: dict[str, Queue] = {}
+        self._exchanges: dict[str, list[tuple[Binding, Queue]]] = {}
+        self._routes: dict[tuple[str, str], tuple[Queue, ...]] = {}
         self._published = 0
         self._closed = False
+        self._keep: Keep | None = None
 
     @property
     def promises(self) -> Promises:
@@ -56,6 +53,12 @@ class MemoryTransport:
     def full_name(self, queue: str) -> str:
         """The name itself: there is nobody to share with."""
         return queue
+
+    def keep_dead_letters(self, keep: Keep) -> None:
+        """Have dead letters kept by somebody whom they survive; the transport has none of them then."""
+        self._keep = keep
+        for queue in self._queues.values():
+            queue.keep = keep
 
     async def open(self) -> None:
         """Go on where `close` stopped."""
@@ -88,9 +91,9 @@ class MemoryTransport:
     async def publish(self, messages: Sequence[Outgoing], *, timeout: timedelta) -> list[PublishError | None]:
         """Put each into the queues it is routed to; waits only for those sent `until_handled`."""
         outcomes: list[PublishError | None] = []
-        awaited: list[tuple[int, _Handling]] = []
+        awaited: list[tuple[int, Handling]] = []
         for outgoing in messages:
-            handling = _Handling() if outgoing.until_handled else None
+            handling = Handling() if outgoing.until_handled else None
             outcomes.append(self._put(outgoing, handling))
             if handling is not None and handling.open:
                 awaited.append((len(outcomes) - 1, handling))
@@ -114,16 +117,29 @@ class MemoryTransport:
             raise TransportError(f"queue {queue!r} is not declared. Declare it before consuming it.")
         return MemorySubscription(self._queues[queue], prefetch_messages)
 
+    @asynccontextmanager
+    async def dead_letters(self, queue: str) -> AsyncGenerator[MemoryLook]:
+        """Look at the dead letters of a queue."""
+        dead = self._queues.get(dead_letter_queue(queue))
+        if dead is None:
+            raise UnknownQueue(queue, dead_letter_queue(queue), "this process")
+        yield MemoryLook(queue, dead, self._queues)
+
+    async def dead_letter_count(self, queue: str) -> int | None:
+        """How many there are and nobody has taken; None when the queue keeps none."""
+        dead = self._queues.get(dead_letter_queue(queue))
+        return None if dead is None else len(dead.ready)
+
     async def close(self) -> None:
         """End every subscription; what was not settled is at the head of its queue again."""
         self._closed = True
         for queue in list(self._queues.values()):
             queue.suspend()
 
-    def _queue(self, name: str) -> _Queue:
-        return self._queues.get(name) or self._queues.setdefault(name, _Queue(name))
+    def _queue(self, name: str) -> Queue:
+        return self._queues.get(name) or self._queues.setdefault(name, Queue(name, keep=self._keep))
 
-    def _put(self, outgoing: Outgoing, handling: _Handling | None) -> PublishError | None:
+    def _put(self, outgoing: Outgoing, handling: Handling | None) -> PublishError | None:
         envelope, destination = outgoing.envelope, outgoing.destination
         if self._closed:
             return NotConfirmed(envelope.message_id, str(destination), "this process' bus is closed")
@@ -139,10 +155,10 @@ class MemoryTransport:
         for queue in queues:
             if handling is not None:
                 handling.open += 1
-            queue.put(_Entry(envelope, handling))
+            queue.put(Entry(envelope, destination, handling))
         return None
 
-    def _route(self, destination: Destination) -> tuple[_Queue, ...]:
+    def _route(self, destination: Destination) -> tuple[Queue, ...]:
         if not destination.exchange:
             queue = self._queues.get(destination.routing_key)
             return () if queue is None else (queue,)
@@ -159,7 +175,7 @@ class MemoryTransport:
     async def _until_handled(
         self,
         messages: Sequence[Outgoing],
-        awaited: Sequence[tuple[int, _Handling]],
+        awaited: Sequence[tuple[int, Handling]],
         outcomes: list[PublishError | None],
         timeout: timedelta,
     ) -> None:
@@ -177,10 +193,10 @@ class MemoryTransport:
 class MemorySubscription:
     """One consumer of one queue. Its buffer is the queue itself: what is not taken was never moved."""
 
-    def __init__(self, queue: _Queue, prefetch_messages: int) -> None:
+    def __init__(self, queue: Queue, prefetch_messages: int) -> None:
         self._queue = queue
         self._prefetch = prefetch_messages
-        self._unsettled: dict[int, _Entry] = {}
+        self._unsettled: dict[int, Entry] = {}
         self._tag = 0
         self._closed = ""
         queue.subscriptions.append(self)
@@ -209,7 +225,7 @@ class MemorySubscription:
         room = min(limit, self._prefetch - len(self._unsettled), len(ready))
         return [self._deliver(ready.popleft()) for _ in range(room)]
 
-    def _deliver(self, entry: _Entry) -> Delivery:
+    def _deliver(self, entry: Entry) -> Delivery:
         self._tag += 1
         self._unsettled[self._tag] = entry
         return Delivery(
@@ -226,8 +242,8 @@ class MemorySubscription:
         full = len(self._unsettled) >= self._prefetch
         for delivery in deliveries:
             entry = self._unsettled.pop(delivery.tag, None)
-            if entry is not None and entry.handling is not None:
-                entry.handling.settle()
+            if entry is not None:
+                entry.settle()
         if full:
             self._queue.wake()
 
@@ -240,9 +256,11 @@ class MemorySubscription:
 
     async def dead_letter(self, delivery: Delivery, reason: str, detail: str = "") -> None:
         """Move it to the queue's dead letters."""
-        entry = self._unsettled.pop(delivery.tag, None)
+        entry = self._unsettled.get(delivery.tag)
         if entry is not None:
-            self._queue.bury(entry, reason, detail)
+            await self._queue.bury(entry, reason, detail)
+            if self._unsettled.pop(delivery.tag, None) is not None:
+                entry.settle()
             self._queue.wake()
 
     async def backlog(self) -> int:
@@ -256,121 +274,9 @@ class MemorySubscription:
             self._queue.subscriptions.remove(self)
         self._queue.wake()
 
-    def give_back(self) -> list[_Entry]:
+    def give_back(self) -> list[Entry]:
         """End with the transport and hand over what was not settled, oldest first."""
         self._closed = " with its transport"
         entries = list(self._unsettled.values())
         self._unsettled.clear()
         return entries
-
-
-@dataclass(slots=True)
-class _Handling:
-    """How many copies of a message are yet to be settled."""
-
-    open: int = 0
-    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    def settle(self) -> None:
-        self.open -= 1
-        if self.open == 0 and not self.done.done():
-            self.done.set_result(None)
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """A message in one queue."""
-
-    envelope: Envelope
-    handling: _Handling | None
-    attempt: int = 1
-    redeliveries: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Queue:
-    """What waits, who waits for it, and what is put off."""
-
-    name: str
-    ready: deque[_Entry] = field(default_factory=deque[_Entry])
-    subscriptions: list[MemorySubscription] = field(default_factory=list[MemorySubscription])
-    delivery_limit: int = 20
-    owner: str = ""
-    dead: _Queue | None = None
-    _waiting: list[asyncio.Future[None]] = field(default_factory=list[asyncio.Future[None]])
-    _put_off: dict[_Entry, tuple[float, asyncio.TimerHandle]] = field(
-        default_factory=dict[_Entry, tuple[float, asyncio.TimerHandle]]
-    )
-
-    def put(self, entry: _Entry) -> None:
-        self.ready.append(entry)
-        if self._waiting:
-            self.wake()
-
-    def wake(self) -> None:
-        """Let everybody who waits look again."""
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
-
-    async def changed(self) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        try:
-            await future
-        except asyncio.CancelledError:
-            if future in self._waiting:
-                self._waiting.remove(future)
-            raise
-
-    def put_later(self, entry: _Entry, after: timedelta) -> None:
-        entry.attempt += 1
-        self._start_timer(entry, time.monotonic() + after.total_seconds())
-
-    def _start_timer(self, entry: _Entry, due: float) -> None:
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(max(0.0, due - time.monotonic()), self._put_now, entry)
-        self._put_off[entry] = (due, timer)
-
-    def _put_now(self, entry: _Entry) -> None:
-        self._put_off.pop(entry, None)
-        self.put(entry)
-
-    def bury(self, entry: _Entry, reason: str, detail: str) -> None:
-        headers = {
-            **entry.envelope.headers,
-            DEAD_LETTER_REASON: reason,
-            DEAD_LETTER_DETAIL: detail,
-            DEAD_LETTER_QUEUE: self.name,
-            DEAD_LETTER_TIME: datetime.now(UTC).isoformat(),
-        }
-        if self.dead is not None:
-            self.dead.put(_Entry(replace(entry.envelope, headers=headers), None))
-        if entry.handling is not None:
-            entry.handling.settle()
-
-    def suspend(self) -> None:
-        """Take back what is in flight and stop the timers."""
-        returned = [entry for subscription in self.subscriptions for entry in subscription.give_back()]
-        self.subscriptions.clear()
-        self._return_to_head(returned)
-        for _, timer in self._put_off.values():
-            timer.cancel()
-        self.wake()
-
-    def resume(self) -> None:
-        """Start the timers again, on the loop that runs now."""
-        for entry, (due, timer) in list(self._put_off.items()):
-            timer.cancel()
-            self._start_timer(entry, due)
-
-    def _return_to_head(self, entries: Iterable[_Entry]) -> None:
-        alive: list[_Entry] = []
-        for entry in entries:
-            entry.redeliveries += 1
-            if entry.redeliveries > self.delivery_limit:
-                self.bury(entry, "delivery-limit", f"came back {entry.redeliveries} times")
-            else:
-                alive.append(entry)
-        self.ready.extendleft(reversed(alive))

@@ -1,6 +1,6 @@
 """The contract between the bus and a broker.
 
-A broker of one's own is a class with these methods that passes `tests/conformance`. The bus takes
+A broker of one's own is a class with these methods that passes `messaging.testing.transports`. The bus takes
 deliveries in batches and settles them in batches, because everything above it commits in batches.
 """
 
@@ -9,16 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol, TypeAlias
 
-from messaging.envelope import Destination, Envelope
+from messaging.envelope import Destination, Envelope, ExchangeKind
 from messaging.errors import PublishError
 
-# Headers of a dead letter: why, more about it, the full name of the queue it came from, when (ISO 8601).
+# Headers of a dead letter: why, more about it, when (ISO 8601), how often it was tried; the full name of the queue it
+# died in, and the exchange and routing key it was published with. A message to a queue has no exchange, and the
+# queue's full name as its key.
 DEAD_LETTER_REASON: Final = "dead-letter-reason"
 DEAD_LETTER_DETAIL: Final = "dead-letter-detail"
-DEAD_LETTER_QUEUE: Final = "dead-letter-queue"
 DEAD_LETTER_TIME: Final = "dead-letter-time"
+DEAD_LETTER_ATTEMPTS: Final = "dead-letter-attempts"
+DEAD_LETTER_QUEUE: Final = "dead-letter-queue"
+DEAD_LETTER_EXCHANGE: Final = "dead-letter-exchange"
+DEAD_LETTER_ROUTING_KEY: Final = "dead-letter-routing-key"
+
+QueueType: TypeAlias = Literal["quorum", "classic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +48,22 @@ class Binding:
 
     routing_key: str
     exchange: str = "events"
-    kind: str = "topic"
-    """`topic`, `direct` or `fanout`."""
+    kind: ExchangeKind = "topic"
+    absolute: bool = False
+    """The exchange is somebody else's: named as it stands, without the transport's prefix, and never declared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueOptions:
+    """How a service's queue is to be on RabbitMQ; other brokers heed the delivery limit alone."""
+
+    type: QueueType | None = None
+    """`quorum` or `classic`; what `MESSAGING_QUEUE_TYPE` says when None. A classic queue has no delivery limit."""
+    delivery_limit: int = 20
+    """Redeliveries after which the broker dead-letters a message that kills its consumers."""
+    consumer_timeout: timedelta | None = None
+    """How long a delivery may take to be settled before the broker closes the channel and delivers it again:
+    30 minutes unless said, here or in the broker's configuration. RabbitMQ 3.12 and newer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +79,10 @@ class QueueSpec:
     Transports that die with the process ignore it."""
     owner: str = ""
     """Who may consume it: declaring a queue that has another owner raises `TopologyMismatch`."""
+    queue_type: QueueType | None = None
+    """What kind of RabbitMQ queue; the transport's own default when None. Others ignore it."""
+    consumer_timeout: timedelta | None = None
+    """How long RabbitMQ 3.12 and newer waits for a delivery to be settled; others ignore it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +94,9 @@ class Outgoing:
     until_handled: bool = False
     """Confirm only when every consumer it was routed to has settled it (transports that do not
     survive a restart; others ignore it). For messages whose only durable copy is the sender's outbox."""
+    ordering_key: str = ""
+    """An outbox sends the messages of one key one after the other, in the order they were written.
+    Transports ignore it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +157,7 @@ class Subscription(Protocol):
         ...
 
     async def dead_letter(self, delivery: Delivery, reason: str, detail: str = "") -> None:
-        """Move it to the queue's dead letters with its raw body, its properties and why.
+        """Move it to the queue's dead letters with its raw body, its properties and the notes of `dead_letter_notes`.
 
         Settled only after the dead letter is stored. Killed in between, it is in both places.
 
@@ -180,6 +208,7 @@ class Transport(Protocol):
 
         Raises:
             TopologyMismatch: one exists with another definition.
+            TopologyMissing: this process is to declare nothing, and something is not there.
         """
         ...
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from messaging.dead_letter_notes import bounded_detail, bounded_reason
 from messaging.redis import scripts
 from messaging.redis.keys import QueueKeys
 from messaging.redis.server import Client
 
 _DELAYED_AT_ONCE: Final = 100
 _NOBODY: Final = "@given-back"
-_MOST_DETAIL_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,7 @@ class Consumer:
     async def bury(self, entry: bytes, reason: str, detail: str) -> bool:
         """Move an entry to the dead letters; false when it was not in our hands any more."""
         keys = [self.queue.stream, self.queue.dead]
-        cut = detail.encode(errors="replace")[:_MOST_DETAIL_BYTES].decode(errors="ignore")
-        words = (self.name, entry, reason[:255].encode(errors="replace"), cut, _now())
+        words = (self.name, entry, bounded_reason(reason), bounded_detail(detail), _now())
         return bool(await scripts.run(self.client, scripts.BURY, keys, *words))
 
     async def give_back(self, keep: Sequence[bytes]) -> None:

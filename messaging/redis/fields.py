@@ -7,14 +7,24 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from messaging.envelope import Envelope, HeaderValue
-from messaging.transport import DEAD_LETTER_DETAIL, DEAD_LETTER_QUEUE, DEAD_LETTER_REASON, DEAD_LETTER_TIME
+from messaging.envelope import Destination, Envelope, HeaderValue
+from messaging.transport import (
+    DEAD_LETTER_ATTEMPTS,
+    DEAD_LETTER_DETAIL,
+    DEAD_LETTER_EXCHANGE,
+    DEAD_LETTER_QUEUE,
+    DEAD_LETTER_REASON,
+    DEAD_LETTER_ROUTING_KEY,
+    DEAD_LETTER_TIME,
+)
 
 BODY: Final = b"body"
 HEADERS: Final = b"headers"
 TIMESTAMP: Final = b"timestamp"
 ATTEMPT: Final = b"attempt"
 HANDLING: Final = b"handling"
+EXCHANGE: Final = b"exchange"
+ROUTING_KEY: Final = b"routing-key"
 
 _TEXTS: Final = {
     b"message-id": "message_id",
@@ -26,12 +36,22 @@ _TEXTS: Final = {
 }
 # Fields of their own, so that what is dead-lettered can be copied by the server as it came.
 _NOTES: Final = {
-    name.encode(): name for name in (DEAD_LETTER_REASON, DEAD_LETTER_DETAIL, DEAD_LETTER_QUEUE, DEAD_LETTER_TIME)
+    name.encode(): name
+    for name in (
+        DEAD_LETTER_REASON,
+        DEAD_LETTER_DETAIL,
+        DEAD_LETTER_TIME,
+        DEAD_LETTER_QUEUE,
+        DEAD_LETTER_EXCHANGE,
+        DEAD_LETTER_ROUTING_KEY,
+    )
 }
 
 
-def encoded(envelope: Envelope, app_id: str) -> list[bytes]:
+def encoded(envelope: Envelope, app_id: str, destination: Destination) -> list[bytes]:
     """The fields of a message of ours, said to be from `app_id` unless it says otherwise; what is empty is left out.
+
+    Of its destination an exchange and its key are kept: the stream says itself where else it could have come from.
 
     Raises:
         ValueError: a property is no text that UTF-8 can hold, or a header is NaN or infinite.
@@ -47,6 +67,8 @@ def encoded(envelope: Envelope, app_id: str) -> list[bytes]:
     if envelope.headers:
         text = json.dumps(dict(envelope.headers), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         fields += HEADERS, text.encode()
+    if destination.exchange:
+        fields += EXCHANGE, destination.exchange.encode(), ROUTING_KEY, destination.routing_key.encode()
     return [*fields, BODY, envelope.body]
 
 
@@ -68,6 +90,8 @@ def decoded(fields: Mapping[bytes, bytes]) -> tuple[Envelope, int, str]:
     for name, header in _NOTES.items():
         if name in fields:
             headers[header] = fields[name].decode(errors="replace")
+    if (attempts := fields.get(DEAD_LETTER_ATTEMPTS.encode())) is not None:
+        headers[DEAD_LETTER_ATTEMPTS] = _attempt(attempts)
     if BODY not in fields:
         wrong = wrong or "it has no field 'body'"
     timestamp = _instant(fields.get(TIMESTAMP, b""))

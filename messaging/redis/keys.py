@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from messaging.envelope import Destination
-from messaging.transport import dead_letter_queue
+from messaging.transport import Binding, dead_letter_queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,10 @@ class Keys:
     def bindings(self, exchange: str) -> str:
         """The key of an exchange: a hash of its bindings, its kind, and a version that each change renews."""
         return f"{self.prefix}bindings:{exchange}"
+
+    def bindings_for(self, binding: Binding) -> str:
+        """The bindings among which one belongs."""
+        return binding.exchange if binding.absolute else self.bindings(binding.exchange)
 
     def handling(self, token: str) -> str:
         """The key that counts the copies of a message yet to be settled."""

@@ -80,7 +80,7 @@ class Publisher:
             parcel.settle(MessageTooLarge(envelope.message_id, where, problem))
             return parcel
         try:
-            parcel.fields = fields.encoded(envelope, self._app_id)
+            parcel.fields = fields.encoded(envelope, self._app_id, outgoing.destination)
         except (ValueError, TypeError) as problem:
             parcel.settle(PublishError(envelope.message_id, where, f"it cannot be put on the wire: {problem}"))
         if self._waits and outgoing.until_handled:

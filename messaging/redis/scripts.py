@@ -77,13 +77,23 @@ local function without(fields, names)
   return kept, handling
 end
 
-local NOTES = {['dead-letter-reason'] = true, ['dead-letter-detail'] = true, ['dead-letter-queue'] = true,
-  ['dead-letter-time'] = true, attempt = true, handling = true}
+local function value_of(fields, name)
+  for i = 1, #fields, 2 do
+    if fields[i] == name then return fields[i + 1] end
+  end
+end
 
-local function bury(stream, dead, id, fields, reason, detail, time)
+local NOTES = {['dead-letter-reason'] = true, ['dead-letter-detail'] = true, ['dead-letter-time'] = true,
+  ['dead-letter-attempts'] = true, ['dead-letter-queue'] = true, ['dead-letter-exchange'] = true,
+  ['dead-letter-routing-key'] = true, attempt = true, handling = true}
+
+local function bury(stream, dead, id, fields, reason, detail, time, deliveries)
   local letter, handling = without(fields, NOTES)
-  for _, word in ipairs({'dead-letter-reason', reason, 'dead-letter-detail', detail,
-      'dead-letter-queue', stream, 'dead-letter-time', time}) do
+  local put_off = (tonumber(value_of(fields, 'attempt') or '') or 1) - 1
+  for _, word in ipairs({'dead-letter-reason', reason, 'dead-letter-detail', detail, 'dead-letter-time', time,
+      'dead-letter-attempts', put_off + deliveries, 'dead-letter-queue', stream,
+      'dead-letter-exchange', value_of(fields, 'exchange') or '',
+      'dead-letter-routing-key', value_of(fields, 'routing-key') or stream}) do
     letter[#letter + 1] = word
   end
   redis.call('XADD', dead, '*', unpack(letter))
@@ -240,7 +250,8 @@ for _, consumer in ipairs(gone(KEYS[1], KEYS[3], ARGV[1], tonumber(ARGV[2]))) do
     for _, entry in ipairs(pending) do
       local moved = redis.call('XCLAIM', KEYS[1], KEYS[1], ARGV[1], 0, entry[1])[1]
       if moved and limit and entry[4] > limit then
-        bury(KEYS[1], KEYS[4], entry[1], moved[2], 'delivery-limit', 'came back ' .. entry[4] .. ' times', ARGV[4])
+        local detail = 'came back ' .. entry[4] .. ' times'
+        bury(KEYS[1], KEYS[4], entry[1], moved[2], 'delivery-limit', detail, ARGV[4], entry[4])
       elseif moved then
         claimed[#claimed + 1] = {entry[1], entry[4] + 1, moved[2]}
       end
@@ -282,8 +293,27 @@ return 1
 BURY: Final = Script.of("""
 local fields = in_hand(KEYS[1], ARGV[1], ARGV[2])
 if not fields then return 0 end
-bury(KEYS[1], KEYS[2], ARGV[2], fields, ARGV[3], ARGV[4], ARGV[5])
+bury(KEYS[1], KEYS[2], ARGV[2], fields, ARGV[3], ARGV[4], ARGV[5], 1)
 return 1
+""")
+
+# KEYS dead, stream; ARGV id. Moves a dead letter to its queue as a first attempt, without the notes.
+# Returns whether it was there still, or -1 when there is no such queue.
+REPLAY: Final = Script.of("""
+if not is_stream(KEYS[2]) then return -1 end
+local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
+if not found[1] then return 0 end
+local message = without(found[1][2], NOTES)
+redis.call('XADD', KEYS[2], '*', unpack(message))
+redis.call('XACK', KEYS[1], KEYS[1], ARGV[1])
+redis.call('XDEL', KEYS[1], ARGV[1])
+return 1
+""")
+
+# KEYS dead; ARGV id. Deletes a dead letter, in somebody's hands or not. Returns whether it was there still.
+REMOVE: Final = Script.of("""
+redis.call('XACK', KEYS[1], KEYS[1], ARGV[1])
+return redis.call('XDEL', KEYS[1], ARGV[1])
 """)
 
 # KEYS stream, alive; ARGV me, nobody, ids that I keep. Gives back the rest, as if it had not been delivered.

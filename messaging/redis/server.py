@@ -138,12 +138,11 @@ class Client:
             NotSent: there is no connection.
             RedisError: the connection was lost after sending: each may have been carried out.
         """
-        async with self._free:
+        async with _heeding_cancellation(), self._free:
             connection = await self._connection()
             kept = False
             try:
-                async with _heeding_cancellation():
-                    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
                 answers = [await _answer(connection) for _ in commands]
                 kept = not self._closed
             finally:
@@ -185,12 +184,18 @@ class Client:
 
 @asynccontextmanager
 async def _heeding_cancellation() -> AsyncGenerator[None]:
-    """Be cancelled when cancelled: redis-py writes under `wait_for`, which in Python 3.11 may swallow it."""
+    """Be cancelled when cancelled, whatever happened meanwhile.
+
+    redis-py writes commands and its greeting under `asyncio.wait_for`, which in Python 3.11 returns or raises
+    what it waited for when that ends in the very moment of a cancellation, and forgets the cancellation.
+    """
     task = asyncio.current_task()
     before = task.cancelling() if task is not None else 0
-    yield
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
+    try:
+        yield
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 async def _answer(connection: Any) -> Any:

@@ -142,7 +142,7 @@ class RedisSubscription:
             self._hurry.set()
 
     async def dead_letter(self, delivery: Delivery, reason: str, detail: str = "") -> None:
-        """Move it to the dead letters in one step; the detail is cut at four kilobytes."""
+        """Move it to the dead letters in one step."""
         arrival, consumer = self._in_hand(delivery), self._consumer
         if arrival is not None and consumer is not None:
             await self._moved(delivery, consumer.bury(arrival.entry, reason, detail))

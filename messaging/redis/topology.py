@@ -142,7 +142,7 @@ class Topology:
         arguments = [spec.owner, str(spec.delivery_limit), _milliseconds(spec.expires_after), uuid.uuid4().hex]
         for binding in spec.bindings:
             arguments += binding.kind, _field(binding, queue.stream)
-        keys = [queue.stream, queue.about, queue.dead, *(self.keys.bindings(b.exchange) for b in spec.bindings)]
+        keys = [queue.stream, queue.about, queue.dead, *(self.keys.bindings_for(b) for b in spec.bindings)]
         otherwise: list[bytes] = await scripts.run(self._client, scripts.DECLARE, keys, *arguments)
         if otherwise:
             raise _mismatch(spec, queue.about, *(word.decode(errors="replace") for word in otherwise))
@@ -175,10 +175,10 @@ def _bound(field_name: str) -> tuple[Binding, str] | None:
     """A binding as it was declared, by whomever; None for what is none."""
     try:
         words: Any = json.loads(field_name)
-        kind, routing_key, stream = (str(word) for word in words)
+        kind, routing_key, stream = words
     except (ValueError, TypeError):
         return None
-    return Binding(routing_key, kind=kind), stream
+    return Binding(str(routing_key), kind=kind), str(stream)
 
 
 def _milliseconds(duration: timedelta | None) -> str:

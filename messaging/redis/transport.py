@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -13,6 +13,8 @@ from typing import Final
 from redis.exceptions import ResponseError
 
 from messaging.errors import NotConfirmed, PublishError, TransportError
+from messaging.redis import dead_letters
+from messaging.redis.dead_letters import RedisLook
 from messaging.redis.handled import Handled
 from messaging.redis.keys import Keys
 from messaging.redis.publisher import Publisher
@@ -124,6 +126,14 @@ class RedisTransport:
         self._subscriptions = [known for known in self._subscriptions if not known.ended]
         self._subscriptions.append(subscription)
         return subscription
+
+    def dead_letters(self, queue: str) -> AbstractAsyncContextManager[RedisLook]:
+        """Look at the dead letters of a queue, those in somebody's hands too."""
+        return dead_letters.looking(self._opened().client, queue, self._keys.queue(queue))
+
+    async def dead_letter_count(self, queue: str) -> int | None:
+        """How many there are; None when the queue keeps none."""
+        return await dead_letters.count(self._opened().client, self._keys.queue(queue))
 
     async def close(self) -> None:
         """Disconnect; what was not settled goes back to its queue."""

@@ -72,7 +72,7 @@ async def test_connections_cut_all_the_time_lose_nothing_and_leave_nothing(
             await asyncio.sleep(0.01)
 
     everything = {b"%d" % number for number in range(2000)}
-    handling = asyncio.create_task(handle_until(subscription, everything))
+    handling = asyncio.create_task(handle_until(subscription, everything, within=90))
     await asyncio.gather(cut(), *(publish(range(start, start + 500)) for start in range(0, 2000, 500)))
     handled = await handling
 

@@ -20,7 +20,7 @@ async def plain(redis_url: str, prefix: str) -> AsyncIterator[Redis]:
         yield client
 
 
-@pytest.fixture(params=["true", "false"], ids=["durable", "forgetful"])
+@pytest.fixture(params=["true", pytest.param("false", marks=pytest.mark.torture)], ids=["durable", "forgetful"])
 async def shop(
     request: pytest.FixtureRequest, redis_url: str, plain: Redis, prefix: str, tmp_path: Path
 ) -> AsyncIterator[System]:

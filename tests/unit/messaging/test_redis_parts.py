@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from messaging.envelope import Envelope
+from messaging.envelope import Envelope, to_queue
 from messaging.errors import SettingsError
 from messaging.redis import fields
-from messaging.redis.server import Server
+from messaging.redis.server import Client, Server
 from messaging.settings import MessagingSettings
 from messaging.wiring import transport_from
 
@@ -118,4 +120,49 @@ def test_headers_of_any_shape_become_plain_values() -> None:
 @pytest.mark.parametrize("envelope", [Envelope("\ud800", b""), Envelope("m", b"", headers={"n": float("nan")})])
 def test_what_no_reader_could_read_is_not_written(envelope: Envelope) -> None:
     with pytest.raises(ValueError, match=r"surrogate|NaN|nan|JSON"):
-        fields.encoded(envelope, "")
+        fields.encoded(envelope, "", to_queue("orders"))
+
+
+class _Forgetful:
+    """A server's connections whose greeting forgets that it was cancelled, as `asyncio.wait_for` may."""
+
+    is_connected = True
+
+    def __init__(self, outcome: Exception | None) -> None:
+        self.outcome, self.greeting = outcome, asyncio.Event()
+
+    def make_connection(self) -> _Forgetful:
+        return self
+
+    async def connect(self) -> None:
+        self.greeting.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if self.outcome is not None:
+                raise self.outcome from None
+
+    def pack_commands(self, commands: object) -> list[bytes]:
+        return []
+
+    async def send_packed_command(self, packed: object, *, check_health: bool) -> None: ...
+
+    async def read_response(self, *, disable_decoding: bool) -> bytes:
+        return b"OK"
+
+    async def disconnect(self, *, nowait: bool) -> None: ...
+
+
+@pytest.mark.parametrize("outcome", [None, ConnectionError("cut")], ids=["connected", "cut"])
+async def test_a_command_cancelled_while_it_connects_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch, outcome: Exception | None
+) -> None:
+    connections = _Forgetful(outcome)
+    monkeypatch.setattr(Server, "connections", lambda _: connections)
+    command: asyncio.Task[Any] = asyncio.create_task(Client(Server("redis://localhost")).command("PING"))
+    await connections.greeting.wait()
+
+    command.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await command
