@@ -14,26 +14,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from messaging.context import Context
+from messaging.envelope import Destination
 from messaging.errors import (
     CommandRefused,
     DecodeError,
     DiscoveryError,
     HandlerDefinitionError,
+    HandlerTimeout,
     MessageDefinitionError,
     MessagingError,
     NotConfirmed,
+    NotPassedOn,
     PublishError,
     RequestTimeout,
     SettingsError,
     TopologyMismatch,
+    TopologyMissing,
     TransportError,
     UnencodableMessage,
     Unroutable,
 )
 from messaging.handler_classes import CommandHandler, EventHandler
 from messaging.messages import Command, Event, Failure, Reply
+from messaging.middleware import Middleware
 from messaging.retry import Retry
 from messaging.service import Service
+from messaging.transport import QueueOptions
 
 if TYPE_CHECKING:
     from messaging.blocking import BlockingBus
@@ -52,10 +58,13 @@ __all__ = [  # noqa: RUF022
     "CommandHandler",
     "EventHandler",
     "Retry",
+    "QueueOptions",
+    "Destination",
     "ServiceRunner",
     "Bus",
     "BlockingBus",
     "run_services",
+    "Middleware",
     "MessagingError",
     "MessageDefinitionError",
     "HandlerDefinitionError",
@@ -68,8 +77,11 @@ __all__ = [  # noqa: RUF022
     "NotConfirmed",
     "TransportError",
     "TopologyMismatch",
+    "TopologyMissing",
     "RequestTimeout",
     "CommandRefused",
+    "HandlerTimeout",
+    "NotPassedOn",
 ]
 
 

@@ -11,30 +11,26 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from messaging.background import Background
 from messaging.bus import Bus
 from messaging.codec import DEFAULT_LIMITS, Limits
 from messaging.compose import Composer
-from messaging.envelope import EVENTS_EXCHANGE, Destination, HeaderValue
+from messaging.envelope import EVENTS_EXCHANGE, Destination, ExchangeKind, HeaderValue
 from messaging.errors import TransportError
 from messaging.messages import Command, Event, Reply
+from messaging.middleware import Middleware, composed, passed_on_here
 from messaging.service import Service
 from messaging.serving import serving
 from messaging.transport import Outgoing, Transport
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-    from sqlalchemy.orm import Session
-
     from messaging.outbox import Relay
-    from messaging.sql.sessions import Sessions
+    from messaging.sql.sessions import BlockingSession, Sessions
 
 R = TypeVar("R", bound=Reply)
 T = TypeVar("T")
-
-_RELAY_ENDS_WITHIN: Final = timedelta(seconds=2)
 
 
 class BlockingBus:
@@ -81,6 +77,8 @@ class BlockingBus:
         self._name, self._timeout, self._limits = name, timeout, limits
         self._outbox, self._schema, self._reply_queue = outbox, schema, reply_queue
         self._services = tuple(services)
+        self._middleware: list[Middleware] = []
+        self._around = composed(self._middleware).publish
         self._compose = Composer(name, limits)
         self._lock = threading.Lock()
         self._life: Background[_Parts] | None = None
@@ -94,6 +92,15 @@ class BlockingBus:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def use(self, *middleware: Middleware) -> None:
+        """Put middleware around what this bus sends; the first is outermost.
+
+        To be called before the bus is started. It runs in the bus's loop; around what is written with
+        `session=`, in a short-lived loop beside the caller's thread.
+        """
+        self._middleware += middleware
+        self._around = composed(self._middleware).publish
 
     def start(self) -> None:
         """Connect, now and not with the first call; also after `close`. Nothing happens when it is started.
@@ -117,8 +124,9 @@ class BlockingBus:
         command: Command[Any],
         *,
         to: str | Destination,
-        session: Session | Connection | None = None,
+        session: BlockingSession | None = None,
         idempotency_key: str = "",
+        ordering_key: str = "",
         headers: Mapping[str, HeaderValue] | None = None,
     ) -> str:
         """Send an order that nobody waits for; return its message id. See `Bus.send`.
@@ -127,19 +135,25 @@ class BlockingBus:
             TransportError: the bus is closed, or cannot connect. Nothing was sent.
         """
         if session is not None:
-            return self._write(
-                self._compose.order(command, to, idempotency_key=idempotency_key, headers=headers), session
+            order = self._compose.order(
+                command, to, idempotency_key=idempotency_key, ordering_key=ordering_key, headers=headers
             )
-        return self._call(lambda bus: bus.send(command, to=to, idempotency_key=idempotency_key, headers=headers))
+            return self._write(order, session)
+        return self._call(
+            lambda bus: bus.send(
+                command, to=to, idempotency_key=idempotency_key, ordering_key=ordering_key, headers=headers
+            )
+        )
 
     def publish(
         self,
         event: Event,
         *,
         exchange: str = EVENTS_EXCHANGE,
-        kind: str = "topic",
+        kind: ExchangeKind = "topic",
         key: str = "",
-        session: Session | Connection | None = None,
+        session: BlockingSession | None = None,
+        ordering_key: str = "",
         headers: Mapping[str, HeaderValue] | None = None,
     ) -> str:
         """Tell all subscribers; return the message id. See `Bus.publish`.
@@ -148,8 +162,12 @@ class BlockingBus:
             TransportError: the bus is closed, or cannot connect. Nothing was sent.
         """
         if session is not None:
-            return self._write(self._compose.news(event, exchange, kind, key, headers), session)
-        return self._call(lambda bus: bus.publish(event, exchange=exchange, kind=kind, key=key, headers=headers))
+            return self._write(self._compose.news(event, exchange, kind, key, headers, ordering_key), session)
+        return self._call(
+            lambda bus: bus.publish(
+                event, exchange=exchange, kind=kind, key=key, ordering_key=ordering_key, headers=headers
+            )
+        )
 
     def request(
         self,
@@ -170,13 +188,20 @@ class BlockingBus:
             lambda bus: bus.request(command, to=to, timeout=timeout, idempotency_key=idempotency_key, headers=headers)
         )
 
-    def _write(self, outgoing: Outgoing, session: Session | Connection) -> str:
+    def _write(self, outgoing: Outgoing, session: BlockingSession) -> str:
         """In the caller's thread, which is the session's; needs no broker."""
-        from messaging.sql.outbox import after_commit, write_outgoing
+        from messaging.sql.writing import after_commit, write_outgoing
 
         if self._outbox is not None:
             self._alive()  # the relay is about to be needed
-        write_outgoing(session, [outgoing], schema=self._schema)
+
+        def write(passed: Outgoing) -> None:
+            write_outgoing(session, [passed], schema=self._schema)
+
+        if self._around is None:
+            write(outgoing)
+        else:
+            passed_on_here(self._around, outgoing, write)
         if self._outbox is not None:
             after_commit(session, self._nudge)
         return outgoing.envelope.message_id
@@ -205,21 +230,21 @@ class BlockingBus:
             await transport.open()
             stack.push_async_callback(transport.close)
             relay = await self._relaying(transport, stack)
-            failed = await stack.enter_async_context(serving(self._services, transport))
+            failed = await stack.enter_async_context(serving(self._services, transport, limits=self._limits))
             bus = Bus(
                 transport, name=self._name, timeout=self._timeout, limits=self._limits, reply_queue=self._reply_queue
             )
+            bus.use(*self._middleware)
             yield _Parts(await stack.enter_async_context(bus), relay, failed)
 
     async def _relaying(self, transport: Transport, stack: AsyncExitStack) -> Relay | None:
         if self._outbox is None:
             return None
-        from messaging.outbox import Relay
+        from messaging.outbox import Relay, relaying
         from messaging.sql.outbox import SqlOutbox
 
         relay = Relay(SqlOutbox(self._outbox, schema=self._schema), transport)
-        stack.push_async_callback(_stopped, relay, asyncio.create_task(relay.run()))
-        return relay
+        return await stack.enter_async_context(relaying(relay))
 
     def forget_parent(self) -> None:
         """Called in a forked process: start anew when needed, and touch nothing of the parent's."""
@@ -236,13 +261,6 @@ class _Parts:
     bus: Bus
     relay: Relay | None
     failed: asyncio.Event
-
-
-async def _stopped(relay: Relay, relaying: asyncio.Task[None]) -> None:
-    """Let what is being published be marked; what is not is sent again by the next process."""
-    relay.stop()
-    await asyncio.wait([relaying], timeout=_RELAY_ENDS_WITHIN.total_seconds())
-    relaying.cancel()
 
 
 async def _nothing(_: Bus) -> None:

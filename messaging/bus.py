@@ -8,26 +8,22 @@ import logging
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from messaging import envelope as wire
 from messaging.codec import DEFAULT_LIMITS, Limits, decode_body
-from messaging.compose import Composer
-from messaging.envelope import EVENTS_EXCHANGE, Destination, Envelope, HeaderValue
+from messaging.compose import Composer, only_from_an_outbox
+from messaging.envelope import EVENTS_EXCHANGE, Destination, Envelope, ExchangeKind, HeaderValue
 from messaging.errors import CommandRefused, DecodeError, RequestTimeout, TransportError
 from messaging.ids import new_id
 from messaging.messages import Command, Event, Reply
+from messaging.middleware import Middleware, composed, passed_on
 from messaging.retry import Retry, wait_before
 from messaging.transport import Delivery, Outgoing, QueueSpec, Subscription, Transport
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-    from sqlalchemy.orm import Session
-
     from messaging.outbox import Relay
-
-    AnySession: TypeAlias = Session | AsyncSession | Connection | AsyncConnection
+    from messaging.sql.sessions import AnySession
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R", bound=Reply)
@@ -78,12 +74,19 @@ class Bus:
             else QueueSpec(f"{name}.{new_id()}.replies", expires_after=_REPLIES_KEPT)
         )
         self._replies = _Replies(transport, replies)
+        self._middleware: list[Middleware] = []
+        self._around = composed(self._middleware).publish
 
     async def __aenter__(self) -> Bus:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def use(self, *middleware: Middleware) -> None:
+        """Put middleware around what this bus sends; the first is outermost."""
+        self._middleware += middleware
+        self._around = composed(self._middleware).publish
 
     async def close(self) -> None:
         """Stop listening for replies. Idempotent."""
@@ -96,6 +99,7 @@ class Bus:
         to: str | Destination,
         session: AnySession | None = None,
         idempotency_key: str = "",
+        ordering_key: str = "",
         headers: Mapping[str, HeaderValue] | None = None,
     ) -> str:
         """Send an order that nobody waits for; return its message id.
@@ -105,14 +109,18 @@ class Bus:
             to: the service, by the name of its queue, or an exchange and key.
             session: write it to the outbox in this transaction instead.
             idempotency_key: the same when the same order is sent again; its message id when empty.
+            ordering_key: with `session`: sent after what was written earlier with the same one is confirmed.
             headers: more of them.
 
         Raises:
             UnencodableMessage: no reader could take it. Nothing was sent.
+            OutboxRefused: the outbox cannot take it; see `OutboxWriter.publish`. Nothing was written.
             Unroutable: nobody has declared the queue. It did not arrive.
             NotConfirmed: the broker is away. It may have arrived; sending it again with the same key is safe.
         """
-        outgoing = self._compose.order(command, to, idempotency_key=idempotency_key, headers=headers)
+        outgoing = self._compose.order(
+            command, to, idempotency_key=idempotency_key, ordering_key=ordering_key, headers=headers
+        )
         await self._dispatch(outgoing, session)
         return outgoing.envelope.message_id
 
@@ -121,9 +129,10 @@ class Bus:
         event: Event,
         *,
         exchange: str = EVENTS_EXCHANGE,
-        kind: str = "topic",
+        kind: ExchangeKind = "topic",
         key: str = "",
         session: AnySession | None = None,
+        ordering_key: str = "",
         headers: Mapping[str, HeaderValue] | None = None,
     ) -> str:
         """Tell all subscribers; return the message id. That there are none is no error.
@@ -134,13 +143,15 @@ class Bus:
             kind: what that exchange is: `topic`, `direct` or `fanout`.
             key: the routing key; the event's wire name when empty.
             session: write it to the outbox in this transaction instead.
+            ordering_key: with `session`: sent after what was written earlier with the same one is confirmed.
             headers: more of them.
 
         Raises:
             UnencodableMessage: no reader could take it. Nothing was sent.
+            OutboxRefused: the outbox cannot take it; see `OutboxWriter.publish`. Nothing was written.
             NotConfirmed: the broker is away. It may have arrived.
         """
-        outgoing = self._compose.news(event, exchange, kind, key, headers)
+        outgoing = self._compose.news(event, exchange, kind, key, headers, ordering_key)
         await self._dispatch(outgoing, session)
         return outgoing.envelope.message_id
 
@@ -186,7 +197,7 @@ class Bus:
                     f"last with {asked.last_retry}."
                 )
             raise error from None
-        return _reply_of(command, answer)
+        return _reply_of(command, answer, self._compose.limits)
 
     async def _ask(
         self,
@@ -209,15 +220,22 @@ class Bus:
             await asyncio.sleep(wait_before(_ASK_AGAIN, asked.tries, seed=asked.key).total_seconds())
 
     async def _dispatch(self, outgoing: Outgoing, session: AnySession | None) -> None:
+        if self._around is None:
+            await self._leave(outgoing, session)
+        else:
+            await passed_on(self._around, outgoing, lambda passed: self._leave(passed, session))
+
+    async def _leave(self, outgoing: Outgoing, session: AnySession | None) -> None:
         if session is not None:
             await self._write(outgoing, session)
             return
+        only_from_an_outbox(outgoing)
         (error,) = await self._transport.publish([outgoing], timeout=self._timeout)
         if error is not None:
             raise error
 
     async def _write(self, outgoing: Outgoing, session: AnySession) -> None:
-        from messaging.sql.outbox import after_commit, write_outgoing_async
+        from messaging.sql.writing import after_commit, write_outgoing_async
 
         await write_outgoing_async(session, [outgoing], schema=self._schema)
         if self._relay is not None:
@@ -290,14 +308,14 @@ class _Replies:
             await subscription.close()
 
 
-def _reply_of(command: Command[R], answer: Envelope) -> R:
+def _reply_of(command: Command[R], answer: Envelope, limits: Limits) -> R:
     outcome = answer.text_header(wire.OUTCOME) or wire.SUCCESS
     message_id = answer.correlation_id
     if outcome == wire.SUCCESS:
-        reply: Any = decode_body(command.reply_type, answer.body or b"{}", message_id=message_id)
+        reply: Any = decode_body(command.reply_type, answer.body or b"{}", limits, message_id=message_id)
         return reply  # type: ignore[no-any-return]
     if outcome == wire.FAILURE:
         code = answer.text_header(wire.ERROR_CODE)
-        failure = decode_body(command.failure_type(code), answer.body or b"{}", message_id=message_id)
+        failure = decode_body(command.failure_type(code), answer.body or b"{}", limits, message_id=message_id)
         raise CommandRefused(failure, message_id)
     raise DecodeError(f"the reply has the unknown outcome {outcome!r}", message_id=message_id)

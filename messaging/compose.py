@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from messaging import envelope as wire
 from messaging.codec import DEFAULT_LIMITS, Limits, encode_body
-from messaging.envelope import Destination, Envelope, HeaderValue, to_queue
+from messaging.envelope import Destination, Envelope, ExchangeKind, HeaderValue, to_queue
+from messaging.errors import OutboxRefused
 from messaging.ids import new_id
 from messaging.messages import Command, Event
 from messaging.transport import Outgoing
@@ -32,6 +33,7 @@ class Composer:
         *,
         reply_to: str = "",
         idempotency_key: str = "",
+        ordering_key: str = "",
         headers: Mapping[str, HeaderValue] | None = None,
     ) -> Outgoing:
         """A command on its way to a service; see `compose_command`."""
@@ -43,14 +45,21 @@ class Composer:
             app_id=self.app_id,
             limits=self.limits,
         )
-        return Outgoing(envelope, to if isinstance(to, Destination) else to_queue(to))
+        return Outgoing(envelope, to if isinstance(to, Destination) else to_queue(to), ordering_key=ordering_key)
 
     def news(
-        self, event: Event, exchange: str, kind: str, key: str, headers: Mapping[str, HeaderValue] | None
+        self,
+        event: Event,
+        exchange: str,
+        kind: ExchangeKind,
+        key: str,
+        headers: Mapping[str, HeaderValue] | None,
+        ordering_key: str = "",
     ) -> Outgoing:
         """An event on its way to its subscribers; see `compose_event`."""
         envelope = compose_event(event, headers=headers, app_id=self.app_id, limits=self.limits)
-        return Outgoing(envelope, Destination(key or event.wire_name, exchange, mandatory=False, kind=kind))
+        destination = Destination(key or event.wire_name, exchange, mandatory=False, kind=kind)
+        return Outgoing(envelope, destination, ordering_key=ordering_key)
 
 
 def compose_command(
@@ -140,8 +149,24 @@ def compose_reply(
 
 
 def flow_headers(received: Envelope) -> dict[str, HeaderValue]:
-    """What a message published while handling another takes over from it: the saga's id and the trace."""
-    return _copied(received, _FLOW)
+    """What a message published while handling another takes over from it: its saga's id, its trace, its cause."""
+    headers = _copied(received, _FLOW)
+    if received.message_id:
+        headers[wire.CAUSATION_ID] = received.message_id
+    return headers
+
+
+def only_from_an_outbox(outgoing: Outgoing) -> None:
+    """Refuse an ordering key where messages leave at once.
+
+    Raises:
+        OutboxRefused: it has one.
+    """
+    if outgoing.ordering_key:
+        raise OutboxRefused(
+            f"message {outgoing.envelope.type!r} has the ordering key {outgoing.ordering_key!r}, and only an outbox "
+            "keeps an order: say session=, or give the service its sessions"
+        )
 
 
 def _copied(received: Envelope, names: tuple[str, ...]) -> dict[str, HeaderValue]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from messaging.codec import DEFAULT_LIMITS, Limits
 from messaging.handling import Handling
+from messaging.middleware import Middleware, composed
 from messaging.outage import Outage
 from messaging.processing import Processing
 from messaging.service import Service
@@ -37,6 +38,7 @@ class ServiceRunner:
             cancelled is rolled back and comes again.
         limits: what a body may be at most, where the service does not say.
         relay: how the service's outbox is relayed, where it has a database.
+        middleware: stands around the service's own.
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class ServiceRunner:
         stop_within: timedelta = timedelta(seconds=20),
         limits: Limits = DEFAULT_LIMITS,
         relay: RelaySettings | None = None,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
         self._service, self._transport, self._stop_within = service, transport, stop_within
         self._limits, self._relay_settings = limits, relay
+        self._middleware = middleware
         self._threads = ThreadPoolExecutor(service.max_in_flight, thread_name_prefix=service.name)
         self._outage = Outage(f"database of service {service.name!r}")
         self._running: set[asyncio.Task[None]] = set()
@@ -67,7 +71,8 @@ class ServiceRunner:
         """
         service, transport = self._service, self._transport
         await transport.declare([service.queue_spec()])
-        self._handling = Handling(service, self._threads, self._limits)
+        around = composed((*self._middleware, *service.middleware))
+        self._handling = Handling(service, self._threads, around, self._limits)
         subscription = await transport.subscribe(service.name, prefetch_messages=service.max_in_flight * 2)
         self._subscription = subscription
         self._settling = Settling(transport, subscription)
@@ -75,7 +80,7 @@ class ServiceRunner:
         if service.sessions is not None:
             self._start_relay()
         processing = Processing(
-            service, transport, subscription, self._settling, self._handling, self._outage, self._nudge
+            service, transport, subscription, self._settling, self._handling, self._outage, self._nudge, around
         )
         self._taking = asyncio.create_task(self._take(subscription, processing))
 
@@ -150,12 +155,14 @@ class ServiceRunner:
         assert self._service.sessions is not None
         rows = SqlOutbox(self._service.sessions, schema=self._service.schema)
         self._relay = Relay(rows, self._transport, self._relay_settings)
+        self._no_more_nudges = self._service.nudges(self._relay.nudge)
         self._relaying = asyncio.create_task(self._relay.run())
         self._background += [self._relaying, asyncio.create_task(self._purge())]
 
     async def _stop_relay(self) -> None:
         """Let what is being published be marked; what is not is sent again by the next process."""
         if self._relay is not None:
+            self._no_more_nudges()
             self._relay.stop()
             await asyncio.wait([self._relaying], timeout=_RELAY_ENDS_WITHIN.total_seconds())
 

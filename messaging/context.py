@@ -10,9 +10,9 @@ from typing_extensions import TypeVar
 
 from messaging import envelope as wire
 from messaging.codec import DEFAULT_LIMITS, Limits
-from messaging.compose import compose_command, compose_event, flow_headers
-from messaging.envelope import EVENTS_EXCHANGE, Destination, Envelope, HeaderValue, to_queue
-from messaging.ids import derived_id
+from messaging.compose import compose_command, compose_event, flow_headers, only_from_an_outbox
+from messaging.envelope import EVENTS_EXCHANGE, Destination, Envelope, ExchangeKind, HeaderValue, to_queue
+from messaging.ids import derived_id, new_id
 from messaging.messages import Command, Event
 from messaging.transport import Outgoing
 
@@ -99,16 +99,27 @@ class Context(Generic[S]):
         """What was published and sent so far, in order."""
         return self._outgoing
 
-    def publish(self, event: Event, *, exchange: str = EVENTS_EXCHANGE, key: str = "") -> Written:
+    def publish(
+        self,
+        event: Event,
+        *,
+        exchange: str = EVENTS_EXCHANGE,
+        kind: ExchangeKind = "topic",
+        key: str = "",
+        ordering_key: str = "",
+    ) -> Written:
         """Tell all subscribers, once the handler has succeeded.
 
         Args:
             event: what happened.
             exchange: through which exchange.
+            kind: what that exchange is: `topic`, `direct` or `fanout`.
             key: the routing key; the event's wire name when empty.
+            ordering_key: sent after what was written earlier with the same one, and only when that is confirmed.
 
         Raises:
             UnencodableMessage: no reader could take it.
+            OutboxRefused: an ordering key, in a service without `sessions`.
         """
         envelope = compose_event(
             event,
@@ -118,14 +129,20 @@ class Context(Generic[S]):
             app_id=self._service,
             limits=self._limits,
         )
-        destination = Destination(key or event.wire_name, exchange, mandatory=False)
-        return self._write(Outgoing(envelope, destination))
+        destination = Destination(key or event.wire_name, exchange, mandatory=False, kind=kind)
+        return self._write(Outgoing(envelope, destination, ordering_key=ordering_key))
 
-    def send(self, command: Command[Any], *, to: str) -> Written:
+    def send(self, command: Command[Any], *, to: str | Destination, ordering_key: str = "") -> Written:
         """Order something from the service whose queue is `to`, once the handler has succeeded.
+
+        Args:
+            command: the order.
+            to: the service, by the name of its queue, or an exchange and key.
+            ordering_key: as in `publish`.
 
         Raises:
             UnencodableMessage: no reader could take it.
+            OutboxRefused: an ordering key, in a service without `sessions`.
         """
         envelope = compose_command(
             command,
@@ -134,13 +151,20 @@ class Context(Generic[S]):
             app_id=self._service,
             limits=self._limits,
         )
-        return self._write(Outgoing(envelope, to_queue(to)))
+        destination = to if isinstance(to, Destination) else to_queue(to)
+        return self._write(Outgoing(envelope, destination, ordering_key=ordering_key))
 
     def _next_id(self) -> str:
-        """An id that a second try of this handler gives again, so that receivers can tell the copy."""
-        return derived_id(self._service, self.idempotency_key, str(len(self._outgoing)))
+        """An id that a second try of this handler gives again, so that receivers can tell the copy.
+
+        A message without any id cannot be told from another, and so neither can what follows from it.
+        """
+        key = self.idempotency_key
+        return derived_id(self._service, key, str(len(self._outgoing))) if key else new_id()
 
     def _write(self, outgoing: Outgoing) -> Written:
+        if self.session is None:
+            only_from_an_outbox(outgoing)
         self._outgoing.append(outgoing)
         return Written(outgoing.envelope.message_id)
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 HeaderValue: TypeAlias = str | int | float | bool | None
+ExchangeKind: TypeAlias = Literal["topic", "direct", "fanout"]
 
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 COMPENSATES: Final = "compensates"
@@ -23,6 +24,7 @@ OUTCOME: Final = "outcome"
 ERROR_CODE: Final = "error-code"
 DEADLINE_SECONDS: Final = "deadline-seconds"
 SCHEMA_VERSION: Final = "schema-version"
+CAUSATION_ID: Final = "causation-id"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 
@@ -76,8 +78,8 @@ class Destination:
     exchange: str = ""
     mandatory: bool = True
     absolute: bool = False
-    kind: str = "topic"
-    """`topic`, `direct` or `fanout`: what the exchange becomes if nobody has declared it yet."""
+    kind: ExchangeKind = "topic"
+    """What the exchange becomes if nobody has declared it yet."""
 
     def __str__(self) -> str:
         return (

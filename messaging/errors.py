@@ -6,6 +6,9 @@
     ├── DiscoveryError              the author, when a package's handlers are looked for
     ├── SettingsError               whoever configures the process, at start
     ├── UnencodableMessage          the sender, before anything is sent
+    ├── NotPassedOn                 the author of a middleware
+    ├── HandlerTimeout              the author of the handler, or nobody: it is tried again
+    ├── OutboxRefused               the sender, before anything is written
     ├── DecodeError                 the sender of what was received
     │   └── UnknownMessageType
     ├── PublishError                nothing was confirmed; may be sent again with the same id
@@ -13,7 +16,9 @@
     │   ├── NotConfirmed            nobody: the broker was away or refused; it may have arrived
     │   └── MessageTooLarge         the sender
     ├── TransportError              the operator: broker away, or refuses what we declare
-    │   └── TopologyMismatch
+    │   ├── TopologyMismatch        what is there is defined otherwise
+    │   ├── TopologyMissing         what is needed is not there, and is not ours to declare
+    │   └── UnknownQueue            there is no such queue, or it keeps no dead letters
     ├── RequestTimeout              the caller of `request`
     └── CommandRefused              the caller of `request`: the participant answered with a failure
 
@@ -22,6 +27,7 @@ Errors carry their ids as attributes and build their own text: what went wrong, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +73,27 @@ class UnencodableMessage(MessagingError, ValueError):
     def __init__(self, wire_name: str, problem: str) -> None:
         self.wire_name = wire_name
         super().__init__(f"message {wire_name!r} cannot be sent: {problem}. Nothing was sent.")
+
+
+class NotPassedOn(MessagingError):
+    """A middleware returned without calling `call_next`, or called it twice where once is the rule."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: its middleware did not call call_next exactly once. Call it, or raise to refuse the message."
+        )
+
+
+class HandlerTimeout(MessagingError, TimeoutError):
+    """A handler took longer than its time limit; it was cancelled, and what it did is rolled back."""
+
+    def __init__(self, handler: str, timeout: timedelta) -> None:
+        self.handler, self.timeout = handler, timeout
+        super().__init__(f"handler {handler} took longer than {timeout.total_seconds():g} s and was cancelled")
+
+
+class OutboxRefused(MessagingError, ValueError):
+    """A message cannot go through an outbox as it was asked to; nothing was written."""
 
 
 class DecodeError(MessagingError, ValueError):
@@ -127,6 +154,28 @@ class TransportError(MessagingError):
 
 class TopologyMismatch(TransportError):
     """A queue or exchange exists with another definition than the code declares."""
+
+
+class TopologyMissing(TransportError):
+    """A process that is to declare nothing does not find what it needs on the broker."""
+
+    def __init__(self, missing: Sequence[str], broker: str) -> None:
+        self.missing, self.broker = tuple(missing), broker
+        super().__init__(
+            f"missing on {broker}: {', '.join(missing)}. This process declares nothing (MESSAGING_TOPOLOGY=passive). "
+            "Have it created by a user who may: MESSAGING_TOPOLOGY=passive saga topology apply TARGET..."
+        )
+
+
+class UnknownQueue(TransportError):
+    """There is no such queue, or it keeps no dead letters."""
+
+    def __init__(self, queue: str, full_name: str, where: str) -> None:
+        self.queue = queue
+        super().__init__(
+            f"queue {queue!r} has no dead letters: there is no queue {full_name!r} at {where}. "
+            "Are the name and the prefix right, and has its service ever run?"
+        )
 
 
 class RequestTimeout(MessagingError, TimeoutError):

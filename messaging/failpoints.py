@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 VARIABLE = "ORCHESTRATOR_FAILPOINT"
 
@@ -36,3 +37,17 @@ def armed(setting: str) -> Callable[[str], None]:
 
 reached: Callable[[str], None] = armed(os.environ.get(VARIABLE, ""))
 """Tell that the place of this name was reached."""
+
+
+@contextmanager
+def watched(call: Callable[[str], None]) -> Generator[None]:
+    """Have `call` told of each place that is reached while the block lasts; what it raises is raised there.
+
+    Only of those places that ask this module each time, as the engine's do.
+    """
+    global reached
+    before, reached = reached, call
+    try:
+        yield
+    finally:
+        reached = before

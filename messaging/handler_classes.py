@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_origin
 
 from messaging.context import Context
-from messaging.envelope import EVENTS_EXCHANGE
+from messaging.envelope import EVENTS_EXCHANGE, ExchangeKind
 from messaging.messages import Command, Event, Failure, Message, Reply
 
 R = TypeVar("R", bound=Reply)
@@ -26,6 +27,16 @@ E_co = TypeVar("E_co", bound=Event, covariant=True)
 
 class CommandHandler(ABC, Generic[C_co]):
     """Carries out one kind of command. One instance handles all of them, many at a time."""
+
+    timeout: ClassVar[timedelta | None] = None
+    """How long one run may take, where `handle` is async; see `Service.handles`."""
+    exchange: ClassVar[str] = ""
+    """Through which exchange the command comes too; `kind`, `key` and `absolute` as for `Service.handles`."""
+    kind: ClassVar[ExchangeKind] = "direct"
+    key: ClassVar[str] = ""
+    absolute: ClassVar[bool] = False
+    max_in_flight: ClassVar[int | None] = None
+    """How many this handler handles at a time, if fewer than its service does."""
 
     @abstractmethod
     def handle(  # which reply it is follows from the command
@@ -50,10 +61,15 @@ class EventHandler(ABC, Generic[E_co]):
     """Is told of one kind of event. One instance is told of all of them, many at a time."""
 
     exchange: ClassVar[str] = EVENTS_EXCHANGE
-    kind: ClassVar[str] = "topic"
-    """`topic`, `direct` or `fanout`."""
+    kind: ClassVar[ExchangeKind] = "topic"
     key: ClassVar[str] = ""
     """The routing key to bind; the event's wire name when empty."""
+    timeout: ClassVar[timedelta | None] = None
+    """How long one run may take, where `handle` is async; see `Service.handles`."""
+    absolute: ClassVar[bool] = False
+    """The exchange is somebody else's; see `Service.subscribes`."""
+    max_in_flight: ClassVar[int | None] = None
+    """How many this handler handles at a time, if fewer than its service does."""
 
     @abstractmethod
     def handle(

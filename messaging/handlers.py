@@ -6,6 +6,7 @@ import inspect
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import Enum
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -35,6 +36,10 @@ class Handler:
     takes_context: bool
     replies: tuple[type[Message], ...]
     """What it may return; empty for events."""
+    timeout: timedelta | None = None
+    """How long one run may take."""
+    max_in_flight: int | None = None
+    """How many are handled at a time, if fewer than the service handles."""
 
 
 def session_kind_of(name: str, sessions: object) -> SessionKind:
@@ -63,6 +68,7 @@ def checked_handler(
     message: type[Message],
     function: Callable[..., Any],
     names: dict[str, Any],
+    timeout: timedelta | None = None,
 ) -> Handler:
     """Read a function's annotations and say how to call it.
 
@@ -93,9 +99,16 @@ def checked_handler(
     is_async = inspect.iscoroutinefunction(function)
     replies = _replies_of(message)
     problem = _result_problem(message, replies, hints.get("return", inspect.Parameter.empty))
-    if problem := problem or _session_problem(kind, asks_for, is_async):
+    if problem := problem or _session_problem(kind, asks_for, is_async) or _timeout_problem(timeout, is_async):
         raise refuse(problem)
-    return Handler(message, function, name, is_async, len(positional) == 2, replies)
+    return Handler(message, function, name, is_async, len(positional) == 2, replies, timeout)
+
+
+def limit_problem(wanted: int | None, of_service: int) -> str:
+    """Why a handler cannot have this `max_in_flight`; empty when it can."""
+    if wanted is None or 1 <= wanted <= of_service:
+        return ""
+    return f"cannot handle {wanted} at a time: its service handles {of_service}. Say 1 to {of_service}, or nothing"
 
 
 def _parameter_problem(message: type[Message], annotation: Any) -> str:
@@ -162,6 +175,19 @@ def _session_problem(service: SessionKind, asked: SessionKind, is_async: bool) -
         return "is a plain function and asks for the session, which is async here. Make it async, or take Context[None]"
     if asked not in (SessionKind.ANY, service):
         return f"asks for {asked.value}, but the service's sessions make {service.value}"
+    return ""
+
+
+def _timeout_problem(timeout: timedelta | None, is_async: bool) -> str:
+    if timeout is None:
+        return ""
+    if timeout <= timedelta(0):
+        return f"has a timeout of {timeout}. Make it longer than nothing, or leave it out"
+    if not is_async:
+        return (
+            "has a timeout and is a plain function: it runs in a thread, which cannot be stopped. "
+            "Make it async, or bound what it waits for (the client's own timeout, the session's lock_timeout)"
+        )
     return ""
 
 

@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from contextlib import nullcontext
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from messaging import envelope as wire
-from messaging.codec import DEFAULT_LIMITS, Limits, decode_body, encode_body
+from messaging.calling import Calling
+from messaging.codec import DEFAULT_LIMITS, Limits, encode_body
 from messaging.context import Context, idempotency_key_of
+from messaging.dialects import in_our_words
 from messaging.envelope import Envelope
 from messaging.errors import DecodeError, MessagingError, UnknownMessageType
+from messaging.evolution import decode_message
 from messaging.failpoints import reached
 from messaging.handlers import Handler, SessionKind
 from messaging.inbox import MAX_KEY_CHARACTERS, Answer, open_event, open_order
 from messaging.messages import Command, Failure, Message
+from messaging.middleware import Composed
 from messaging.service import Service
 from messaging.transport import Delivery, Outgoing
 
@@ -60,18 +66,23 @@ class Handled:
     outgoing: Sequence[Outgoing] = field(default=())
     """What is still to be published. What went to the outbox is not among it."""
     wrote_outbox: bool = False
+    by_inbox: bool = False
+    """The handler did not run."""
 
 
 class Handling:
     """Runs a service's handlers, each order once as far as the service's database allows."""
 
-    def __init__(self, service: Service, threads: Executor, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, service: Service, threads: Executor, around: Composed, limits: Limits = DEFAULT_LIMITS) -> None:
         self._service, self._threads = service, threads
+        self._calling = Calling(service.name, threads, around)
         self._limits = service.limits or limits
         if service.sessions is not None:
             from messaging.sql.inbox import SqlInbox
 
             self._inbox = SqlInbox(service.name, schema=service.schema)
+        limited = {handler.message: handler.max_in_flight for handler in service.handlers if handler.max_in_flight}
+        self._rooms = {message: asyncio.Semaphore(limit) for message, limit in limited.items()}
 
     def read(self, delivery: Delivery) -> Order:
         """Say what a delivery is and who handles it.
@@ -79,13 +90,14 @@ class Handling:
         Raises:
             DecodeError: nobody here can use it.
         """
-        envelope, service = delivery.envelope, self._service
+        service = self._service
         if delivery.problem:
-            raise DecodeError(delivery.problem, message_id=envelope.message_id, queue=service.name)
+            raise DecodeError(delivery.problem, message_id=delivery.envelope.message_id, queue=service.name)
+        envelope = in_our_words(delivery.envelope, self._limits)
         handler = service.handler_of(envelope.type)
         if handler is None:
             raise UnknownMessageType(envelope.type, message_id=envelope.message_id, queue=service.name)
-        message = decode_body(handler.message, envelope.body, self._limits, message_id=envelope.message_id)
+        message = decode_message(handler.message, envelope, self._limits)
         key, compensates = idempotency_key_of(envelope), envelope.text_header(wire.COMPENSATES)
         if problem := _key_problem(key) or _key_problem(compensates):
             raise DecodeError(problem, message_id=envelope.message_id, queue=service.name)
@@ -95,7 +107,7 @@ class Handling:
         return Order(envelope, message, handler, key, compensates, delivery.attempt)
 
     async def run(self, order: Order) -> Handled:
-        """Handle an order, or find what it was answered before.
+        """Handle an order, or find what it was answered before; waits while its handler has enough to do.
 
         Raises:
             HandlerRaised: the handler did, or returned what it must not; nothing has happened.
@@ -103,12 +115,19 @@ class Handling:
             Exception: of the database, from our own statements; nothing has happened, or the commit did
                 and its confirmation was lost: doing it again finds out.
         """
+        async with self._rooms.get(order.handler.message) or nullcontext():
+            return await self._run(order)
+
+    async def _run(self, order: Order) -> Handled:
         kind = self._service.session_kind
         if kind is SessionKind.ASYNC:
             return await self._in_transaction(order)
         if kind is SessionKind.SYNC:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._in_blocking_transaction, order)
+            variables = copy_context()
+            return await loop.run_in_executor(
+                self._threads, lambda: variables.run(self._in_blocking_transaction, order, loop)
+            )
         context = self._context(order, None)
         answer = await self._answer(order, context)
         return Handled(answer, context.outgoing)
@@ -138,7 +157,7 @@ class Handling:
         reached("participant.committed")
         return Handled(answer, wrote_outbox=bool(context.outgoing))
 
-    def _in_blocking_transaction(self, order: Order) -> Handled:
+    def _in_blocking_transaction(self, order: Order, loop: asyncio.AbstractEventLoop) -> Handled:
         sessions = cast("sessionmaker[Session]", self._service.sessions)
         with sessions() as session, session.begin():
             stored = self._claim(session, order)
@@ -146,7 +165,7 @@ class Handling:
                 return stored
             setattr(session, "commit", _refuse_commit)  # noqa: B010 - the method is not ours to type
             context = self._context(order, session)
-            answer = self._blocking_answer(order, context)
+            answer = self._blocking_answer(order, context, loop)
             self._store(session, order, answer, context.outgoing)
         reached("participant.committed")
         return Handled(answer, wrote_outbox=bool(context.outgoing))
@@ -162,15 +181,15 @@ class Handling:
         rows = self._inbox.rows(session)
         if order.is_command:
             answer = open_order(rows, order.key, order.compensates)
-            found = None if answer is None else Handled(answer)
+            found = None if answer is None else Handled(answer, by_inbox=True)
         else:
-            found = None if open_event(rows, order.key) else Handled()
+            found = None if open_event(rows, order.key) else Handled(by_inbox=True)
         reached("participant.claimed")
         return found
 
     def _store(self, session: Session, order: Order, answer: Answer | None, outgoing: Sequence[Outgoing]) -> None:
         """Write down the answer and what the handler published, in its transaction."""
-        from messaging.sql.outbox import write_outgoing
+        from messaging.sql.writing import write_outgoing
 
         if order.key and answer is not None:
             self._inbox.rows(session).store(order.key, answer)
@@ -180,22 +199,16 @@ class Handling:
 
     async def _answer(self, order: Order, context: Context[Any]) -> Answer | None:
         handler = order.handler
-        arguments = (order.message, context) if handler.takes_context else (order.message,)
         try:
-            if handler.is_async:
-                result = await handler.function(*arguments)
-            else:
-                loop = asyncio.get_running_loop()
-                result = await loop.run_in_executor(self._threads, handler.function, *arguments)
-            return self._answer_of(order, result)
+            return self._answer_of(order, await self._calling.call(handler, order.message, order.envelope, context))
         except Exception as error:
             raise HandlerRaised(handler.name, error) from error
 
-    def _blocking_answer(self, order: Order, context: Context[Any]) -> Answer | None:
+    def _blocking_answer(self, order: Order, context: Context[Any], loop: asyncio.AbstractEventLoop) -> Answer | None:
         handler = order.handler
-        arguments = (order.message, context) if handler.takes_context else (order.message,)
         try:
-            return self._answer_of(order, handler.function(*arguments))
+            result = self._calling.call_here(handler, order.message, order.envelope, context, loop)
+            return self._answer_of(order, result)
         except Exception as error:
             raise HandlerRaised(handler.name, error) from error
 

@@ -23,18 +23,24 @@ def kebab_cased(name: str) -> str:
 
 
 class Message(BaseModel):
-    """A fact or an order with a name on the wire. Immutable; unknown fields are ignored on reading."""
+    """A fact or an order with a name on the wire. Immutable; unknown fields are ignored on reading.
+
+        class ReserveCredit(Command[CreditReserved], name="customers.reserve-credit", version=2): ...
+
+    Raises:
+        MessageDefinitionError: when the class is created: its name or its version cannot be used.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     wire_name: ClassVar[str] = "message"
     schema_version: ClassVar[int] = 1
 
-    def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, name: str | None = None, version: int | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
 
     @classmethod
-    def __pydantic_init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
+    def __pydantic_init_subclass__(cls, *, name: str | None = None, version: int | None = None, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         if cls.__pydantic_generic_metadata__["args"]:
             return  # Command[CreditReserved] itself is a spelling, not a message
@@ -43,6 +49,24 @@ class Message(BaseModel):
             raise MessageDefinitionError(
                 cls, f"has the wire name {cls.wire_name!r}. Use 1 to 128 of the characters A-Z a-z 0-9 _ . : -"
             )
+        if version is not None:
+            cls.schema_version = _checked_version(cls, version)
+
+    @classmethod
+    def upcast(cls, body: dict[str, Any], version: int) -> dict[str, Any]:
+        """Lift the JSON of a version to the next one; asked once for each version between the sender's and ours.
+
+        Define it where defaults are not enough: a field has another name, say. What it raises makes the
+        message unreadable, as any other field that is wrong.
+
+        Args:
+            body: as version `version` has it; may be changed in place.
+            version: from 1 to one less than the class' own.
+
+        Returns:
+            The body as version `version + 1` has it.
+        """
+        return body
 
 
 class Reply(Message):
@@ -86,15 +110,25 @@ class Command(Message, Generic[R_co]):
     failure_types: ClassVar[tuple[type[Failure], ...]] = ()
 
     def __init_subclass__(
-        cls, *, name: str | None = None, failures: tuple[type[Failure], ...] = (), **kwargs: Any
+        cls,
+        *,
+        name: str | None = None,
+        version: int | None = None,
+        failures: tuple[type[Failure], ...] = (),
+        **kwargs: Any,
     ) -> None:
-        super().__init_subclass__(name=name, **kwargs)
+        super().__init_subclass__(name=name, version=version, **kwargs)
 
     @classmethod
     def __pydantic_init_subclass__(
-        cls, *, name: str | None = None, failures: tuple[type[Failure], ...] = (), **kwargs: Any
+        cls,
+        *,
+        name: str | None = None,
+        version: int | None = None,
+        failures: tuple[type[Failure], ...] = (),
+        **kwargs: Any,
     ) -> None:
-        super().__pydantic_init_subclass__(name=name, **kwargs)
+        super().__pydantic_init_subclass__(name=name, version=version, **kwargs)
         cls.reply_type = _reply_type_of(cls) or cls.reply_type
         if failures:
             cls.failure_types = _checked_failures(cls, failures)
@@ -103,6 +137,15 @@ class Command(Message, Generic[R_co]):
     def failure_type(cls, error_code: str) -> type[Failure]:
         """The declared class of this error code, else the general `Failure`."""
         return next((f for f in cls.failure_types if f.wire_name == error_code), Failure)
+
+
+def _checked_version(cls: type[Message], version: int) -> int:
+    if isinstance(version, bool) or version < 1:
+        raise MessageDefinitionError(cls, f"has the version {version!r}. Versions are numbers from 1")
+    if issubclass(cls, (Reply, Failure)):
+        problem = "is an answer, which has no version. Give new fields defaults, or answer with another class"
+        raise MessageDefinitionError(cls, problem)
+    return version
 
 
 def _reply_type_of(cls: type[Command[Any]]) -> type[Reply] | None:

@@ -20,10 +20,13 @@ from datetime import timedelta
 from typing import Final
 
 from messaging import envelope as wire
-from messaging.errors import DecodeError, NotConfirmed, PublishError
+from messaging.errors import DecodeError, NotConfirmed, NotPassedOn, PublishError
 from messaging.failpoints import reached
 from messaging.handling import Handled, HandlerRaised, Handling, Order
 from messaging.inbox import Answer, StillWorking
+from messaging.logged import handled_now
+from messaging.messages import Event
+from messaging.middleware import Composed, Outcome, Settled
 from messaging.outage import Fault, Outage
 from messaging.retry import Again, Retry, next_attempt, wait_before
 from messaging.service import Service
@@ -50,33 +53,65 @@ class Processing:
         handling: Handling,
         outage: Outage,
         nudge: Callable[[], None],
+        around: Composed,
     ) -> None:
         self._service, self._transport, self._subscription = service, transport, subscription
         self._settling, self._handling, self._outage, self._nudge = settling, handling, outage, nudge
+        self._around = around.delivery
 
     async def process(self, delivery: Delivery) -> None:
         """Settle a delivery, however long it takes. Cancelled, it is left as it was and comes again."""
         reached("participant.received")
+        handled_now.set(delivery.envelope)  # in the task of this delivery alone
+        if self._around is None:
+            await self._see_through(delivery, delivery)
+        else:
+            await self._see_through_middleware(delivery)
+
+    async def _see_through_middleware(self, delivery: Delivery) -> None:
+        begun = False
+
+        async def once(passed: Delivery) -> Settled:
+            nonlocal begun
+            if begun:
+                raise NotPassedOn(f"message {delivery.envelope.message_id} of queue {delivery.queue!r}")
+            begun = True
+            return await self._see_through(passed, delivery)
+
+        assert self._around is not None
+        try:
+            await self._around(delivery, once)
+            if not begun:
+                raise NotPassedOn(f"message {delivery.envelope.message_id} of queue {delivery.queue!r}")
+        except Exception as error:
+            if begun:
+                logger.exception("Middleware raised after message %s was seen to", delivery.envelope.message_id)
+            else:
+                await self._failed(delivery, delivery, error)
+
+    async def _see_through(self, delivery: Delivery, came: Delivery) -> Settled:
+        """Read and answer `delivery`; put off and dead-letter what came, which middleware may have changed."""
         try:
             order = self._handling.read(delivery)
         except DecodeError as error:
-            await self._refuse(delivery, error)
-            return
+            await self._refuse(came, error)
+            return Settled(Outcome.UNUSABLE, error)
         try:
             handled = await self._handle(order)
             if handled is None:
-                return
+                return Settled(Outcome.LEFT)
             await self._publish(handled.outgoing)
         except StillWorking as error:
-            await self._come_again(delivery, error)
+            await self._come_again(came, error)
+            return Settled(Outcome.BUSY, error)
         except HandlerRaised as error:
-            await self._failed(order, delivery, error.error)
+            return await self._failed(delivery, came, error.error)
         except Exception as error:  # noqa: BLE001 - of our own statements, or of publishing; nothing is dropped
-            await self._failed(order, delivery, error)
-        else:
-            if handled.wrote_outbox:
-                self._nudge()
-            self._settling.answered(delivery, handled.answer)
+            return await self._failed(delivery, came, error)
+        if handled.wrote_outbox:
+            self._nudge()
+        self._settling.answered(delivery, handled.answer)
+        return _outcome_of(handled)
 
     async def _handle(self, order: Order) -> Handled | None:
         """Handle, through conflicts and outages; None when the service stops before it could."""
@@ -143,22 +178,27 @@ class Processing:
         pause = wait_before(_COME_AGAIN, delivery.attempt, seed=message_id)
         await until_confirmed(lambda: self._subscription.retry_later(delivery, pause), seed=message_id)
 
-    async def _failed(self, order: Order, delivery: Delivery, error: Exception) -> None:
-        envelope = order.envelope
+    async def _failed(self, delivery: Delivery, came: Delivery, error: Exception) -> Settled:
+        envelope = delivery.envelope
         text = "Handling %s %s raised %s"
-        if order.is_command and envelope.reply_to:
+        if envelope.reply_to and not self._is_event(envelope.type):
             logger.warning(text, envelope.type, envelope.message_id, type(error).__name__, exc_info=error)
             self._settling.answered(delivery, _told_to_retry(error))
-            return
-        verdict = next_attempt(self._service.retry, delivery.attempt, seed=envelope.message_id)
+            return Settled(Outcome.RETRY, error)
+        verdict = next_attempt(self._service.retry, came.attempt, seed=envelope.message_id)
         if isinstance(verdict, Again):
             after = verdict.after
             logger.warning(text, envelope.type, envelope.message_id, type(error).__name__, exc_info=error)
-            await until_confirmed(lambda: self._subscription.retry_later(delivery, after), seed=envelope.message_id)
-            return
+            await until_confirmed(lambda: self._subscription.retry_later(came, after), seed=envelope.message_id)
+            return Settled(Outcome.PUT_OFF, error)
         logger.error(text, envelope.type, envelope.message_id, type(error).__name__, exc_info=error)
         detail = "".join(traceback.format_exception(error))
-        await self._dead_letter(delivery, f"handler-raised: {_reason(error)}", detail)
+        await self._dead_letter(came, f"handler-raised: {_reason(error)}", detail)
+        return Settled(Outcome.DEAD_LETTERED, error)
+
+    def _is_event(self, wire_name: str) -> bool:
+        handler = self._service.handler_of(wire_name)
+        return handler is not None and issubclass(handler.message, Event)
 
     async def _refuse(self, delivery: Delivery, error: DecodeError) -> None:
         """Tell the sender first: killed in between, the message comes again, and is told and kept again."""
@@ -180,6 +220,11 @@ class Processing:
             lambda: self._subscription.dead_letter(delivery, reason, detail),
             seed=delivery.envelope.message_id,
         )
+
+
+def _outcome_of(handled: Handled) -> Settled:
+    refused = handled.answer is not None and handled.answer.outcome == wire.FAILURE
+    return Settled(Outcome.FAILURE if refused else Outcome.SUCCESS, by_inbox=handled.by_inbox)
 
 
 def _told_to_retry(error: Exception) -> Answer:

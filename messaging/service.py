@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from messaging.codec import Limits, MessageRegistry
 from messaging.context import Context
-from messaging.envelope import EVENTS_EXCHANGE
+from messaging.envelope import EVENTS_EXCHANGE, ExchangeKind
 from messaging.errors import HandlerDefinitionError, MessageDefinitionError, SettingsError
 from messaging.handler_classes import AnswersAtOnce, AnswersLater, EventHandler, message_of
-from messaging.handlers import Handler, checked_handler, session_kind_of
+from messaging.handlers import Handler, checked_handler, limit_problem, session_kind_of
 from messaging.messages import Command, Event, Failure, Message, Reply
+from messaging.middleware import Middleware
+from messaging.outbox_writer import OutboxWriter
 from messaging.retry import Retry
-from messaging.transport import Binding, QueueSpec
+from messaging.routing import binding_problem
+from messaging.transport import Binding, QueueOptions, QueueSpec
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -31,7 +34,7 @@ E = TypeVar("E", bound=Event)
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 
 
-class Service:
+class Service(OutboxWriter):
     """A named consumer: one queue, and a function for each kind of message that comes to it.
 
         customers = Service("customers", sessions=CustomerSessions)
@@ -42,6 +45,9 @@ class Service:
     With `sessions`, the claim of the command, the handler's work, the stored answer and what it publishes
     are one transaction, and a repeated command is answered without running again. Without `sessions`
     nothing is deduplicated: handlers must bear being run twice.
+
+    Outside handlers, `publish` and `send` write to the outbox in a transaction of one's own, on whose commit the
+    message leaves; that needs neither a broker nor a running service.
 
     Args:
         name: also the name of its queue.
@@ -54,6 +60,9 @@ class Service:
             commands are answered `retry`, and their sender decides.
         schema: the database schema of the inbox and outbox tables.
         limits: what a body may be at most; what the runner says when None.
+        publishes: the events its handlers publish, for those who read its contract (`saga schema`,
+            `saga asyncapi`); nothing else depends on it.
+        queue: how its queue is declared.
     """
 
     def __init__(
@@ -65,30 +74,76 @@ class Service:
         retry: Retry = Retry(max_attempts=10, backoff=timedelta(seconds=1), cap=timedelta(minutes=10)),  # noqa: B008
         schema: str | None = None,
         limits: Limits | None = None,
+        publishes: Iterable[type[Event]] = (),
+        queue: QueueOptions = QueueOptions(),  # noqa: B008
     ) -> None:
         if max_in_flight < 1:
             raise SettingsError(f"max_in_flight of service {name!r} must be 1 or more, not {max_in_flight}")
+        super().__init__(name, limits=limits, schema=schema)
         self.name, self.sessions, self.schema, self.limits = name, sessions, schema, limits
         self.max_in_flight, self.retry = max_in_flight, retry
+        self.publishes, self.queue = tuple(publishes), queue
         self.session_kind = session_kind_of(name, sessions)
         self.registry = MessageRegistry()
         self._handlers: dict[str, Handler] = {}
-        self._bindings: list[Binding] = []
+        self._bindings: dict[str, Binding] = {}
+        self._middleware: list[Middleware] = []
 
-    def handles(self, command_class: type[C]) -> HandlesCommand[C]:
+    def use(self, *middleware: Middleware) -> None:
+        """Put middleware around what this service handles and publishes; the first is outermost.
+
+        To be called before the service is run: it is put together then.
+        """
+        self._middleware += middleware
+
+    @property
+    def middleware(self) -> tuple[Middleware, ...]:
+        """What stands around this service, outermost first."""
+        return tuple(self._middleware)
+
+    def handles(
+        self,
+        command_class: type[C],
+        *,
+        timeout: timedelta | None = None,
+        max_in_flight: int | None = None,
+        exchange: str = "",
+        kind: ExchangeKind = "direct",
+        key: str = "",
+        absolute: bool = False,
+    ) -> HandlesCommand[C]:
         """Register the function below as the one that carries out this command.
 
         It takes the command, and a `Context` if it wants; it returns the command's reply or a failure.
         What it returns is stored and answered; when it raises, nothing has happened and the sender is
         told to try again.
 
+        Args:
+            command_class: the command.
+            timeout: how long one run may take. Then it is cancelled, which counts as raising
+                `HandlerTimeout`. For coroutine functions only: a thread cannot be stopped.
+            max_in_flight: how many of it are handled at a time, if fewer than the service handles.
+            exchange: through which exchange it comes too; it always comes when sent to the service's queue.
+            kind: `topic`, `direct` or `fanout`: what that exchange is.
+            key: the routing key to bind; the command's wire name when empty.
+            absolute: the exchange is somebody else's: named as it stands, without prefix, and never declared.
+
         Raises:
             HandlerDefinitionError: the function does not fit the command or the service.
         """
-        return HandlesCommand(self, command_class)
+        binding = Binding(key or command_class.wire_name, exchange, kind, absolute) if exchange else None
+        return HandlesCommand(self, command_class, binding, timeout, max_in_flight)
 
     def subscribes(
-        self, event_class: type[E], *, exchange: str = EVENTS_EXCHANGE, kind: str = "topic", key: str = ""
+        self,
+        event_class: type[E],
+        *,
+        exchange: str = EVENTS_EXCHANGE,
+        kind: ExchangeKind = "topic",
+        key: str = "",
+        absolute: bool = False,
+        timeout: timedelta | None = None,
+        max_in_flight: int | None = None,
     ) -> HandlesEvent[E]:
         """Register the function below to be told of this event; it returns nothing.
 
@@ -96,12 +151,16 @@ class Service:
             event_class: the event.
             exchange: where it is published.
             kind: `topic`, `direct` or `fanout`.
-            key: the routing key to bind; the event's wire name when empty.
+            key: the routing key to bind, with wildcards for a topic exchange; the event's wire name when empty.
+            absolute: the exchange is somebody else's: named as it stands, without prefix, and never declared.
+            timeout: how long one run may take, as in `handles`.
+            max_in_flight: how many of it are handled at a time, if fewer than the service handles.
 
         Raises:
             HandlerDefinitionError: the function does not fit the event or the service.
         """
-        return HandlesEvent(self, event_class, Binding(key or event_class.wire_name, exchange, kind))
+        binding = Binding(key or event_class.wire_name, exchange, kind, absolute)
+        return HandlesEvent(self, event_class, binding, timeout, max_in_flight)
 
     @overload
     def register(self, handler: AnswersLater[R], /) -> None: ...
@@ -125,9 +184,16 @@ class Service:
             problem = f"is registered as a class. Register an instance of it: register({cls.__name__}())"
             raise HandlerDefinitionError(self.name, cls.__qualname__, problem)
         binding = None
-        if issubclass(cls, EventHandler):
-            binding = Binding(cls.key or message.wire_name, cls.exchange, cls.kind)
-        self.add(message, handler.handle, binding=binding, names=_callers_names())
+        if cls.exchange:
+            binding = Binding(cls.key or message.wire_name, cls.exchange, cls.kind, cls.absolute)
+        self.add(
+            message,
+            handler.handle,
+            binding=binding,
+            timeout=cls.timeout,
+            max_in_flight=cls.max_in_flight,
+            names=_callers_names(),
+        )
 
     def discover(self, package: str | ModuleType) -> tuple[Handler, ...]:
         """Import all modules of a package, and register the handler classes that are written there.
@@ -161,7 +227,17 @@ class Service:
 
     def queue_spec(self) -> QueueSpec:
         """Describe the queue this service consumes, with a binding for each subscription."""
-        return QueueSpec(self.name, tuple(dict.fromkeys(self._bindings)))
+        return QueueSpec(
+            self.name,
+            tuple(dict.fromkeys(self._bindings.values())),
+            self.queue.delivery_limit,
+            queue_type=self.queue.type,
+            consumer_timeout=self.queue.consumer_timeout,
+        )
+
+    def binding_of(self, message: type[Message]) -> Binding | None:
+        """Return what brings a message to the queue; commands that are only sent there need no binding."""
+        return self._bindings.get(message.wire_name)
 
     def add(
         self,
@@ -169,6 +245,8 @@ class Service:
         function: Callable[..., Any],
         *,
         binding: Binding | None = None,
+        timeout: timedelta | None = None,
+        max_in_flight: int | None = None,
         names: dict[str, Any] | None = None,
     ) -> None:
         """Register a function for a command or an event; what the decorators do.
@@ -176,13 +254,19 @@ class Service:
         Args:
             message: the class it handles.
             function: the handler.
-            binding: what brings it to the queue, for an event.
+            binding: what brings it to the queue, unless it is sent there.
+            timeout: how long one run may take.
+            max_in_flight: how many are handled at a time, if fewer than the service handles.
             names: those its annotations may use beside its module's.
 
         Raises:
             HandlerDefinitionError: the function does not fit.
         """
-        handler = checked_handler(self.name, self.session_kind, message, function, names or {})
+        handler = checked_handler(self.name, self.session_kind, message, function, names or {}, timeout)
+        others = self._bindings.values()
+        if problem := limit_problem(max_in_flight, self.max_in_flight) or binding_problem(binding, others):
+            raise HandlerDefinitionError(self.name, handler.name, problem)
+        handler = replace(handler, max_in_flight=max_in_flight)
         try:
             self.registry.register(message)
         except MessageDefinitionError as error:
@@ -195,7 +279,7 @@ class Service:
                 f"handles {message.__name__}, which {known.name} handles already. Keep one of them",
             )
         if binding is not None:
-            self._bindings.append(binding)
+            self._bindings[message.wire_name] = binding
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +288,9 @@ class HandlesCommand(Generic[C_co]):
 
     service: Service
     message: type[C_co]
+    binding: Binding | None
+    timeout: timedelta | None
+    max_in_flight: int | None
 
     @overload
     def __call__(
@@ -223,7 +310,14 @@ class HandlesCommand(Generic[C_co]):
     ) -> Callable[[C_co, Context[Any]], R | Failure]: ...
     def __call__(self, handler: Any, /) -> Any:
         """Register the handler and return it unchanged."""
-        self.service.add(self.message, handler, names=_callers_names())
+        self.service.add(
+            self.message,
+            handler,
+            binding=self.binding,
+            timeout=self.timeout,
+            max_in_flight=self.max_in_flight,
+            names=_callers_names(),
+        )
         return handler
 
 
@@ -234,6 +328,8 @@ class HandlesEvent(Generic[E_co]):
     service: Service
     message: type[E_co]
     binding: Binding
+    timeout: timedelta | None
+    max_in_flight: int | None
 
     @overload
     def __call__(self, handler: Callable[[E_co], Awaitable[None]], /) -> Callable[[E_co], Awaitable[None]]: ...
@@ -247,7 +343,14 @@ class HandlesEvent(Generic[E_co]):
     def __call__(self, handler: Callable[[E_co, Context[Any]], None], /) -> Callable[[E_co, Context[Any]], None]: ...
     def __call__(self, handler: Any, /) -> Any:
         """Register the handler and return it unchanged."""
-        self.service.add(self.message, handler, binding=self.binding, names=_callers_names())
+        self.service.add(
+            self.message,
+            handler,
+            binding=self.binding,
+            timeout=self.timeout,
+            max_in_flight=self.max_in_flight,
+            names=_callers_names(),
+        )
         return handler
 
 

@@ -10,8 +10,11 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Seque
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from messaging.codec import DEFAULT_LIMITS, Limits
 from messaging.consumer import ServiceRunner
 from messaging.errors import SettingsError
+from messaging.logged import MessageIds
+from messaging.middleware import Middleware
 from messaging.service import Service
 from messaging.wiring import transport_from
 
@@ -42,7 +45,10 @@ def run_services(*services: Service, settings: MessagingSettings | None = None) 
 def show_logs() -> None:
     """Have logs shown on stderr, unless the program has said what becomes of them."""
     if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        handler = logging.StreamHandler()
+        handler.addFilter(MessageIds())
+        form = "%(asctime)s %(levelname)s %(name)s: %(message)s%(ids)s"
+        logging.basicConfig(level=logging.INFO, format=form, handlers=[handler])
         quieten_libraries()
 
 
@@ -55,10 +61,16 @@ def quieten_libraries() -> None:
 async def _serve(services: Sequence[Service], settings: MessagingSettings | None) -> None:
     if not services:
         raise SettingsError("nothing to run. Name at least one Service")
+    from messaging.settings import MessagingSettings
+
+    settings = settings or MessagingSettings()
     async with AsyncExitStack() as stack:
         stop = stop_signal()
+        middleware = await stack.enter_async_context(measured(settings))
         transport = await stack.enter_async_context(opened(settings))
-        failed = await stack.enter_async_context(serving(services, transport))
+        failed = await stack.enter_async_context(
+            serving(services, transport, limits=settings.limits, middleware=middleware)
+        )
         logger.info("Running %s. Stop with Ctrl-C.", ", ".join(f"service {service.name!r}" for service in services))
         await either(stop, failed)
         logger.info("Stopping: finishing what is under way.")
@@ -82,19 +94,55 @@ async def opened(settings: MessagingSettings | None, *, app_id: str = "sagasmith
 
 
 @asynccontextmanager
-async def serving(services: Iterable[Service], transport: Transport) -> AsyncGenerator[asyncio.Event]:
+async def measured(settings: MessagingSettings) -> AsyncGenerator[tuple[Middleware, ...]]:
+    """Where a port for metrics is set, answer there for as long as the block lasts; yields what counts.
+
+    Raises:
+        SettingsError: the port is taken, or the client for Prometheus is not installed.
+    """
+    if settings.metrics_port is None:
+        yield ()
+        return
+    try:
+        from messaging.metrics import Metrics, metrics_served
+    except ImportError as missing:
+        raise SettingsError(f"MESSAGING_METRICS_PORT is set. {missing}") from missing
+    async with metrics_served(settings.metrics_address, settings.metrics_port):
+        yield (Metrics(),)
+
+
+@asynccontextmanager
+async def serving(
+    services: Iterable[Service],
+    transport: Transport,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    middleware: Sequence[Middleware] = (),
+) -> AsyncGenerator[asyncio.Event]:
     """Run services on an open transport for as long as the block lasts, then drain.
 
     Yields an event that is set when one has ended by itself, which is always an error; the block's end raises it.
     """
     async with AsyncExitStack() as stack:
-        parts = [await started(service, transport, stack) for service in services]
+        parts = [await started(service, transport, stack, limits=limits, middleware=middleware) for service in services]
         yield await stack.enter_async_context(watched(parts))
 
 
-async def started(service: Service, transport: Transport, stack: AsyncExitStack) -> Waiting:
-    """Start a service, have the stack stop it, and return what waits for its failure."""
-    runner = ServiceRunner(service, transport)
+async def started(
+    service: Service,
+    transport: Transport,
+    stack: AsyncExitStack,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    middleware: Sequence[Middleware] = (),
+) -> Waiting:
+    """Start a service, have the stack stop it, and return what waits for its failure.
+
+    `middleware` stands around the service's own; what it uses already is not put there twice.
+    """
+    used = {type(one) for one in service.middleware}
+    outer = [one for one in middleware if type(one) not in used]
+    runner = ServiceRunner(service, transport, limits=limits, middleware=outer)
     await runner.start()
     stack.push_async_callback(runner.stop)
     return runner.wait

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -35,6 +37,10 @@ def _prefix(prefix: str) -> str:
     if not _PREFIX.match(prefix):
         raise ValueError("must be at most 64 of the characters A-Z a-z 0-9 _ . : -")
     return prefix
+
+
+def _names(text: object) -> object:
+    return [name for part in text.split(",") if (name := part.strip())] if isinstance(text, str) else text
 
 
 class LayeredSettings(BaseSettings):
@@ -76,6 +82,11 @@ class MessagingSettings(LayeredSettings):
     queue_type: Literal["quorum", "classic"] = Field(
         default="quorum", description="quorum, or classic where there is one broker node and speed is all"
     )
+    topology: Literal["declare", "passive"] = Field(
+        default="declare",
+        description="declare what is consumed; or, where this user may not, passive: look that all of it is there, as "
+        "saga topology apply has declared it; RabbitMQ only",
+    )
     redis_survives_restart: bool | None = Field(
         default=None,
         description="Whether what Redis confirmed outlives its restart; unset, it is asked, and only an append-only "
@@ -83,6 +94,30 @@ class MessagingSettings(LayeredSettings):
     )
     redis_dead_after_seconds: Annotated[float, Field(ge=1)] = Field(
         default=60.0, description="A consumer not heard of for so long has its messages taken over; Redis only"
+    )
+    tls_ca_file: Path | None = Field(
+        default=None, description="Whose word is taken for an amqps broker's certificate (PEM); else the system's CAs"
+    )
+    tls_certificate_file: Path | None = Field(
+        default=None, description="Our own certificate (PEM), for an amqps broker that demands one"
+    )
+    tls_key_file: Path | None = Field(
+        default=None, description="The key of our certificate (PEM), where it is not in the same file"
+    )
+    tls_key_password: SecretStr | None = Field(default=None, description="The password of that key")
+    tls_server_name: str = Field(
+        default="", description="The name in an amqps broker's certificate, where it is not the host's in the URL"
+    )
+    pymessagingframework: bool = Field(
+        default=False,
+        description="Whether direct_exchange, fanout_exchange and topic_exchange are those of services on "
+        "PyMessagingFramework 2.x; see docs/migrating.md",
+    )
+    pymessagingframework_queues: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        default=(), description="Queues of services on PyMessagingFramework 2.x, with commas between them"
+    )
+    cloud_events_source: str = Field(
+        default="", description="Have events carry CloudEvents' ce-* headers as well, from this source: a URI or a path"
     )
     app_id: str = Field(default="", description="Who this process is, in messages and connections")
     patience_seconds: Seconds = Field(default=30.0, description="How long starting waits for the broker")
@@ -96,6 +131,12 @@ class MessagingSettings(LayeredSettings):
     max_depth: Annotated[int, Field(ge=1, le=190)] = Field(
         default=DEFAULT_LIMITS.max_depth, description="The deepest nesting of a body that is sent or taken"
     )
+
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None,
+        description="The port on which a running process answers GET /metrics, for Prometheus",
+    )
+    metrics_address: str = Field(default="0.0.0.0", description="On which address it does")
 
     @property
     def url(self) -> str:
@@ -119,6 +160,11 @@ class MessagingSettings(LayeredSettings):
     def on_redis(self) -> bool:
         """Whether the broker is a Redis server."""
         return urlsplit(self.url).scheme in ("redis", "rediss", "unix")
+
+    @property
+    def with_pymessagingframework(self) -> bool:
+        """Whether there are services on PyMessagingFramework 2.x to talk to."""
+        return self.pymessagingframework or bool(self.pymessagingframework_queues)
 
     @property
     def limits(self) -> Limits:

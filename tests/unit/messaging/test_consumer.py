@@ -19,7 +19,15 @@ from messaging.memory import MemoryTransport
 from messaging.messages import Command, Event, Failure, Reply
 from messaging.retry import Retry
 from messaging.service import Service
-from messaging.transport import DEAD_LETTER_DETAIL, DEAD_LETTER_REASON, Outgoing, QueueSpec
+from messaging.transport import (
+    DEAD_LETTER_ATTEMPTS,
+    DEAD_LETTER_DETAIL,
+    DEAD_LETTER_EXCHANGE,
+    DEAD_LETTER_REASON,
+    DEAD_LETTER_ROUTING_KEY,
+    Outgoing,
+    QueueSpec,
+)
 from tests.unit.messaging.support import REPLIES, decode_body, running
 
 
@@ -144,6 +152,31 @@ async def test_a_handler_without_anybody_waiting_is_tried_by_the_policy_and_then
     assert dead.message_id == sent.message_id
     assert dead.text_header(DEAD_LETTER_REASON) == "handler-raised: KeyError: 'no such card'"
     assert "in charge" in dead.text_header(DEAD_LETTER_DETAIL)
+    assert dead.headers[DEAD_LETTER_ATTEMPTS] == 2
+
+
+async def test_an_event_that_is_given_up_is_kept_with_where_it_was_published_and_how_the_traceback_ends() -> None:
+    service = Service("mailer", retry=SOON)
+
+    @service.subscribes(Paid)
+    async def paid(event: Paid) -> None:
+        deeper(200)
+
+    def deeper(levels: int) -> None:
+        if not levels:
+            raise OSError("mail server away")
+        deeper(levels - 1) if levels % 2 else (lambda: deeper(levels - 1))()
+
+    async with running(service) as asking:
+        await asking.publish(Paid(amount_cents=7))
+        dead = await asking.dead_letter()
+
+    detail = dead.text_header(DEAD_LETTER_DETAIL)
+    assert detail.startswith("Traceback") and detail.endswith("OSError: mail server away\n")
+    assert len(detail.encode()) <= 4096
+    assert dead.headers[DEAD_LETTER_ATTEMPTS] == 2
+    assert dead.headers[DEAD_LETTER_EXCHANGE] == "events"
+    assert dead.headers[DEAD_LETTER_ROUTING_KEY] == Paid.wire_name
 
 
 async def test_an_event_is_told_until_its_handler_takes_it() -> None:
@@ -377,3 +410,29 @@ async def test_a_context_tells_what_came_with_the_command() -> None:
     assert first.deadline.year == 2030
     assert second.deadline is None
     assert second.attempt == 1
+
+
+async def test_a_handler_with_a_limit_is_run_so_often_at_a_time_and_the_others_are_not_held_up() -> None:
+    service = Service("payments", max_in_flight=8)
+    go_on, at_once, most = asyncio.Event(), 0, 0
+
+    @service.handles(Charge, max_in_flight=2)
+    async def charge(command: Charge) -> Charged:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await go_on.wait()
+        at_once -= 1
+        return Charged(charge="c")
+
+    @service.handles(Tell)
+    async def tell(command: Tell) -> Reply:
+        return Reply()
+
+    async with running(service) as asking:
+        charges = {(await asking.send(Charge(amount_cents=cents))).correlation_id for cents in range(5)}
+        await asking.ask(Tell())  # answered while charges wait for their turn
+        assert most == 2
+        go_on.set()
+        assert {(await asking.reply()).correlation_id for _ in range(5)} == charges
+    assert most == 2

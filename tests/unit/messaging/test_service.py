@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from messaging.context import Context
 from messaging.errors import HandlerDefinitionError, SettingsError
+from messaging.handler_classes import CommandHandler
 from messaging.messages import Command, Event, Failure, Reply
 from messaging.service import Service
-from messaging.transport import Binding, QueueSpec
+from messaging.transport import Binding, QueueOptions, QueueSpec
 
 ASYNC, SYNC = async_sessionmaker(), sessionmaker()
 
@@ -55,6 +56,7 @@ async def plain(command: Charge) -> Charged: ...
 async def general(command: Charge) -> Charged | Failure: ...
 async def declared(command: Charge) -> Charged | CardRefused: ...
 async def kind_of_declared(command: Charge) -> Stolen: ...
+async def told_of_paid(event: Paid) -> None: ...
 def blocking(command: Charge) -> Charged: ...
 async def bare(command: Charge, context: Context) -> Charged: ...
 async def with_session(command: Charge, context: Context[AsyncSession]) -> Charged: ...
@@ -205,6 +207,50 @@ def test_the_queue_is_bound_to_what_is_subscribed() -> None:
     assert service.queue_spec() == QueueSpec(
         "mailer", (Binding("paid"), Binding("anything", "fanout_exchange", "fanout"))
     )
+
+
+def test_a_command_may_come_through_an_exchange_too() -> None:
+    service = Service("payments", queue=QueueOptions(type="classic", delivery_limit=3))
+
+    @service.handles(Charge, exchange="billing", key="eu.*", kind="topic", absolute=True)
+    async def charge(command: Charge) -> Charged: ...
+
+    @service.handles(Refund, exchange="refunds")
+    async def refund(command: Refund) -> Refunded: ...
+
+    bindings = (Binding("eu.*", "billing", "topic", absolute=True), Binding("refund", "refunds", "direct"))
+    assert service.queue_spec() == QueueSpec("payments", bindings, 3, queue_type="classic")
+
+
+def test_a_handler_class_says_where_its_messages_come_from_and_how_many_at_a_time() -> None:
+    class Charging(CommandHandler[Charge]):
+        exchange = "billing"
+        max_in_flight = 2
+
+        async def handle(self, command: Charge, context: Context[None]) -> Charged: ...
+
+    service = Service("payments")
+    service.register(Charging())
+
+    assert service.queue_spec().bindings == (Binding("charge", "billing", "direct"),)
+    handler = service.handler_of("charge")
+    assert handler is not None and handler.max_in_flight == 2
+
+
+def test_an_exchange_is_of_one_kind_and_of_one_that_there_is() -> None:
+    service = Service("mailer")
+    service.subscribes(Paid, exchange="news", kind="fanout")(told_of_paid)
+    with pytest.raises(HandlerDefinitionError, match="'news' as direct, and another handler as fanout"):
+        service.handles(Charge, exchange="news")(plain)
+    with pytest.raises(HandlerDefinitionError, match=r"kind 'headers'.* topic, direct, fanout"):
+        service.handles(Charge, exchange="other", kind="headers")(plain)  # type: ignore[arg-type]
+    assert service.handler_of("charge") is None
+
+
+@pytest.mark.parametrize("limit", [0, 9])
+def test_a_handler_cannot_handle_more_at_a_time_than_its_service_nor_none(limit: int) -> None:
+    with pytest.raises(HandlerDefinitionError, match="Say 1 to 8"):
+        Service("payments", max_in_flight=8).handles(Charge, max_in_flight=limit)(plain)
 
 
 def test_a_bound_method_may_handle() -> None:

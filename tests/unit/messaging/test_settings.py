@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 import messaging
+from messaging.errors import SettingsError
 from messaging.memory import MemoryTransport
 from messaging.settings import MessagingSettings
 from messaging.wiring import transport_from
@@ -40,6 +41,14 @@ def test_a_prefix_stands_before_names_on_the_broker(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MESSAGING_PREFIX", "shop.")
 
     assert transport_from(MessagingSettings()).full_name("payments") == "shop.payments"
+
+
+def test_a_redis_is_not_promised_to_be_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESSAGING_BROKER_URL", "redis://localhost/")
+    monkeypatch.setenv("MESSAGING_TOPOLOGY", "passive")
+
+    with pytest.raises(SettingsError, match="MESSAGING_TOPOLOGY=passive is for RabbitMQ"):
+        transport_from(MessagingSettings())
 
 
 def test_passwords_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +83,7 @@ def test_a_wrong_setting_is_refused_by_name_and_without_its_secret(
 
 def test_the_names_of_the_package_are_pinned() -> None:
     assert {name for name in messaging.__all__ if getattr(messaging, name) is None} == set()
-    assert messaging.__all__[:13] == [
+    assert messaging.__all__[:16] == [
         "Command",
         "Reply",
         "Failure",
@@ -84,10 +93,13 @@ def test_the_names_of_the_package_are_pinned() -> None:
         "CommandHandler",
         "EventHandler",
         "Retry",
+        "QueueOptions",
+        "Destination",
         "ServiceRunner",
         "Bus",
         "BlockingBus",
         "run_services",
+        "Middleware",
     ]
     assert not hasattr(messaging, "Nothing")
 
