@@ -1,0 +1,169 @@
+"""A travel agency for sagas that are stored and exported: with secrets, faults, an event and a pivot."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import BaseModel, Field, SecretStr
+
+from messaging import Command, Context, Event, Failure, Reply, Retry, Service
+from orchestrator import ForEach, ItemStep, Orchestrator, Parallel, Saga, Step, WaitForEvent
+
+SOON = timedelta(seconds=2.5)
+QUICK = Retry(max_attempts=2, backoff=timedelta(milliseconds=30))
+
+
+class Card(BaseModel):
+    holder: str = Field(repr=False)
+    pin: SecretStr = SecretStr("")
+
+
+class Trip(BaseModel):
+    number: str
+    ends: str = "well"
+    card: Card
+    seat: str = ""
+    refusal: str = Field(default="", repr=False)
+
+
+class Booked(Reply):
+    seat: str = ""
+
+
+class BookFlight(Command[Booked]):
+    number: str
+    ends: str
+    holder: str = Field(repr=False)
+
+
+class CancelFlight(Command[Booked]):
+    number: str
+
+
+class BookHotel(Command[Booked]):
+    number: str
+    ends: str
+
+
+class CancelHotel(Command[Booked]):
+    number: str
+
+
+class SendTickets(Command[Booked]):
+    seat: str
+
+
+class Paid(Event):
+    number: str
+    by: str = Field(default="", repr=False)
+
+
+class BookingFlight(Step[Trip, Booked]):
+    participant = "travel"
+    retry = QUICK
+
+    def command(self, state: Trip) -> BookFlight:
+        return BookFlight(number=state.number, ends=state.ends, holder=state.card.holder)
+
+    def on_reply(self, state: Trip, reply: Booked) -> None:
+        state.seat = reply.seat
+
+    def compensation(self, state: Trip) -> CancelFlight:
+        return CancelFlight(number=state.number)
+
+
+class BookingHotel(Step[Trip, Booked]):
+    participant = "travel"
+    retry = QUICK
+    timeout = SOON
+
+    def command(self, state: Trip) -> BookHotel:
+        return BookHotel(number=state.number, ends=state.ends)
+
+    def on_failure(self, state: Trip, failure: Failure) -> None:
+        state.refusal = failure.reason
+
+    def compensation(self, state: Trip) -> CancelHotel:
+        return CancelHotel(number=state.number)
+
+
+class AwaitingMoney(WaitForEvent[Trip, Paid]):
+    timeout = 2 * SOON
+
+    def awaited_key(self, state: Trip) -> str:
+        return state.number
+
+    def event_key(self, event: Paid) -> str:
+        return event.number
+
+
+class SendingTickets(Step[Trip, Booked]):
+    participant = "travel"
+    pivot = True
+
+    def command(self, state: Trip) -> SendTickets:
+        return SendTickets(seat=state.seat)
+
+
+class BookMeal(Command[Booked]):
+    day: str
+
+
+class BookingMeal(ItemStep[Trip, str, Booked]):
+    participant = "travel"
+    nothing_to_undo = True
+
+    def command(self, state: Trip, item: str) -> BookMeal:
+        return BookMeal(day=item)
+
+
+class BookingMeals(ForEach[Trip, str]):
+    steps = (BookingMeal(),)
+
+    def items(self, state: Trip) -> list[str]:
+        return ["first", "last day"] if state.ends == "well" else []
+
+    def item_key(self, item: str) -> str:
+        return item
+
+
+class BookTrip(Saga[Trip]):
+    steps = (Parallel(BookingFlight(), BookingHotel()), BookingMeals(), AwaitingMoney(), SendingTickets())
+
+
+travel = Service("travel")
+app = Orchestrator(sagas=[BookTrip])
+
+
+@travel.handles(BookFlight)
+async def book_flight(command: BookFlight, context: Context[None]) -> Booked:
+    if command.ends == "after a fault" and context.headers["attempt"] == 1:
+        raise RuntimeError("the line is busy")
+    if command.ends not in ("unpaid", "cancelled"):
+        context.publish(Paid(number=command.number, by="Ann Example"))
+    return Booked(seat="12A")
+
+
+@travel.handles(BookHotel)
+async def book_hotel(command: BookHotel) -> Booked | Failure:
+    return Failure(reason="full, Ann Example") if command.ends == "refused" else Booked()
+
+
+@travel.handles(BookMeal)
+async def book_meal(command: BookMeal) -> Booked:
+    return Booked()
+
+
+@travel.handles(CancelFlight)
+async def cancel_flight(command: CancelFlight) -> Booked:
+    return Booked()
+
+
+@travel.handles(CancelHotel)
+async def cancel_hotel(command: CancelHotel) -> Booked:
+    return Booked()
+
+
+@travel.handles(SendTickets)
+async def send_tickets(command: SendTickets) -> Booked:
+    return Booked()
