@@ -1,5 +1,19 @@
-"""What helps to test sagas of your own: drive one by hand, in virtual time."""
+"""What helps to test sagas of your own: by hand, through the whole engine, or trying out all that may happen."""
 
+from orchestrator.testing.explore import NotExplorable, Report, RuleBroken, Seen, explore, replay
+from orchestrator.testing.harness import SagaHarness, StartedInHarness
+from orchestrator.testing.participants import FakeParticipant
 from orchestrator.testing.probe import SagaProbe
 
-__all__ = ["SagaProbe"]
+__all__ = [
+    "FakeParticipant",
+    "NotExplorable",
+    "Report",
+    "RuleBroken",
+    "SagaHarness",
+    "SagaProbe",
+    "Seen",
+    "StartedInHarness",
+    "explore",
+    "replay",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from messaging.codec import encode_body
 from messaging.envelope import ACCEPTED, FAILURE, RETRY, SUCCESS
 from messaging.messages import Command, Event, Failure, Reply
-from orchestrator.definition import Leaf, Saga, Step, WaitForEvent
+from orchestrator.definition import ItemStep, LocalStep, Named, Saga, Step, SubSaga, WaitForEvent
 from orchestrator.errors import ActionRefused, HookRaised
 from orchestrator.instance import (
     BlockedReason,
@@ -31,12 +31,16 @@ from orchestrator.signals import (
     AbandonRequested,
     ActionRequested,
     CancelRequested,
+    ChildEnded,
+    ChildOrdered,
     CodeFailed,
     CompensateRequested,
     DeadlinePassed,
     Decision,
     EventMatched,
     Incoming,
+    LocalFailed,
+    LocalFinished,
     Note,
     PauseRequested,
     ReplyReceived,
@@ -50,6 +54,8 @@ from orchestrator.transitions import decide
 S = TypeVar("S", bound=BaseModel)
 R = TypeVar("R", bound=Reply)
 E = TypeVar("E", bound=Event)
+C = TypeVar("C", bound=BaseModel)
+AnyStep: TypeAlias = Step[S, Any] | ItemStep[S, Any, Any]
 
 START: Final = datetime(2030, 1, 1, tzinfo=UTC)
 SAGA_ID: Final = UUID("00000000-0000-7000-8000-000000000001")
@@ -89,14 +95,23 @@ class SagaProbe(Generic[S]):
         state: what it starts with.
         key: its business key.
         now: the instant at which it starts; aware.
+        saga_id: its id, from which those of its messages follow.
     """
 
-    def __init__(self, saga: type[Saga[S]], state: S, key: str | None = None, *, now: datetime = START) -> None:
+    def __init__(
+        self,
+        saga: type[Saga[S]],
+        state: S,
+        key: str | None = None,
+        *,
+        now: datetime = START,
+        saga_id: UUID = SAGA_ID,
+    ) -> None:
         self.saga, self._states = saga(), type(state)
         """The definition, as the core is given it."""
         self.now = now
         """The present, in the probe's time."""
-        self.instance: SagaInstance = _begun(saga, state, key, now)
+        self.instance: SagaInstance = _begun(saga, state, key, now, saga_id)
         """The saga's row, for whoever wants to look closer."""
         self.sent: list[Command[Any]] = []
         """All commands that reached their participants, in order; each attempt anew."""
@@ -104,6 +119,12 @@ class SagaProbe(Generic[S]):
         """Those that were sent by the last thing the test did."""
         self.published: list[Event] = []
         """All events that the saga published."""
+        self.local: list[StepKey] = []
+        """Local steps whose functions were to be run, in order; again when nobody has run them."""
+        self.children: list[BaseModel] = []
+        """The states of all child sagas that were started, in order."""
+        self.ordered: list[str] = []
+        """What children were ordered, in order: `cancel` or `compensate`."""
         self.notes: list[Note] = []
         """Its history: what happened beside the plain path, such as late replies."""
         self.code_errors: list[HookRaised] = []
@@ -144,17 +165,24 @@ class SagaProbe(Generic[S]):
         """What made it turn back."""
         return self.instance.first_cause
 
-    def step_status(self, step: type[Leaf[S]]) -> StepStatus | None:
-        """Where a step is; None if it has not begun."""
-        record = self.instance.steps.get(StepKey(step.name))
+    def step_status(self, step: type[Named[S]], *, item: str = "") -> StepStatus | None:
+        """Where a step is, for an item of a `ForEach` if its key is given; None if it has not begun."""
+        record = self.instance.steps.get(StepKey(step.name, branch=item))
         return None if record is None else record.status
 
     # -- what the test does
 
-    def reply(self, step: type[Step[S, R]], answer: R | Failure, *, attempt: int | None = None) -> None:
-        """Let the participant carry the step's command out, or refuse it with a failure."""
+    def reply(
+        self,
+        step: type[Step[S, R]] | type[ItemStep[S, Any, R]],
+        answer: R | Failure,
+        *,
+        attempt: int | None = None,
+        item: str = "",
+    ) -> None:
+        """Let the participant carry the step's command out, or refuse it with a failure; for an item, by its key."""
         outcome, code = (FAILURE, answer.error_code) if isinstance(answer, Failure) else (SUCCESS, "")
-        self._answer(step, Direction.ACTION, outcome, answer, code, attempt=attempt)
+        self._answer(step, Direction.ACTION, outcome, answer, code, attempt=attempt, item=item)
 
     def answer_retry(self, step: type[Step[S, Any]], reason: str = "busy", *, attempt: int | None = None) -> None:
         """Let the participant report a technical fault: to be tried again."""
@@ -164,17 +192,59 @@ class SagaProbe(Generic[S]):
         """Let the participant say that it has begun and, if given, how long it needs."""
         self._answer(step, Direction.ACTION, ACCEPTED, None, "", needs=needs)
 
-    def compensated(self, step: type[Step[S, Any]], *, attempt: int | None = None) -> None:
+    def compensated(self, step: type[AnyStep[S]], *, attempt: int | None = None, item: str = "") -> None:
         """Let the participant undo the step."""
-        self._answer(step, Direction.COMPENSATION, SUCCESS, None, "", attempt=attempt)
+        self._answer(step, Direction.COMPENSATION, SUCCESS, None, "", attempt=attempt, item=item)
 
-    def compensation_failed(self, step: type[Step[S, Any]], failure: Failure, *, attempt: int | None = None) -> None:
+    def compensation_failed(
+        self, step: type[AnyStep[S]], failure: Failure, *, attempt: int | None = None, item: str = ""
+    ) -> None:
         """Let the participant refuse to undo the step."""
-        self._answer(step, Direction.COMPENSATION, FAILURE, failure, failure.error_code, attempt=attempt)
+        self._answer(step, Direction.COMPENSATION, FAILURE, failure, failure.error_code, attempt=attempt, item=item)
 
     def compensation_retry(self, step: type[Step[S, Any]], reason: str = "busy") -> None:
         """Let the participant report a technical fault while undoing the step."""
         self._answer(step, Direction.COMPENSATION, RETRY, Failure(reason=reason), reason)
+
+    def ran(self, step: type[LocalStep[S]], **changes: object) -> None:
+        """Let the function of a local step have run; it has set these fields of the state.
+
+        The function itself is not called: it needs a database.
+        """
+        record = self._local(step, Direction.ACTION)
+        state = self.state.model_copy(update=changes)
+        self._tell(LocalFinished(record.key, record.attempt, encode_body(state).decode()))
+        self._look()
+
+    def refused(self, step: type[LocalStep[S]], failure: Failure) -> None:
+        """Let the function of a local step have returned a failure."""
+        record = self._local(step, Direction.ACTION)
+        self._tell(LocalFailed(record.key, record.attempt, failure))
+        self._look()
+
+    def raised(self, step: type[LocalStep[S]], error: Exception, *, undoing: bool = False) -> None:
+        """Let the function of a local step, or the one that undoes it, have raised."""
+        record = self._local(step, Direction.COMPENSATION if undoing else Direction.ACTION)
+        self._tell(LocalFailed(record.key, record.attempt, error=f"{type(error).__name__}: {error}"))
+        self._look()
+
+    def undone(self, step: type[LocalStep[S]]) -> None:
+        """Let the function that undoes a local step have run."""
+        record = self._local(step, Direction.COMPENSATION)
+        self._tell(LocalFinished(record.key, record.attempt, self.instance.state))
+        self._look()
+
+    def child_completed(self, step: type[SubSaga[S, C]], child: C) -> None:
+        """Let a step's child saga complete, in this state."""
+        self._child(step, SagaStatus.COMPLETED, encode_body(child).decode(), "")
+
+    def child_compensated(self, step: type[SubSaga[S, C]], child: C, why: str = "it failed") -> None:
+        """Let a step's child saga end compensated, by itself or as it was ordered."""
+        self._child(step, SagaStatus.COMPENSATED, encode_body(child).decode(), why)
+
+    def child_abandoned(self, step: type[SubSaga[S, Any]], why: str = "given up") -> None:
+        """Let an operator abandon a step's child saga."""
+        self._child(step, SagaStatus.ABANDONED, "{}", why)
 
     def event(self, step: type[WaitForEvent[S, E]], event: E) -> None:
         """Let an event come. One that nobody waits for yet is kept for the wait that is to come."""
@@ -214,7 +284,7 @@ class SagaProbe(Generic[S]):
         self._acts()
         self._ask("cancel", CancelRequested(reason, by="test"))
 
-    def retry(self, step: type[Leaf[S]] | None = None, reason: str = "mended") -> None:
+    def retry(self, step: type[Named[S]] | None = None, reason: str = "mended") -> None:
         """Try the blocked step again, and whatever hooks raised at.
 
         Raises:
@@ -224,7 +294,7 @@ class SagaProbe(Generic[S]):
         self._ask("retry", RetryRequested(reason, step.name if step else "", by="test"))
         self._tell_aside()
 
-    def skip(self, step: type[Leaf[S]] | None = None, reason: str = "not needed") -> None:
+    def skip(self, step: type[Named[S]] | None = None, reason: str = "not needed") -> None:
         """Go on without the blocked step, or without its undo.
 
         Raises:
@@ -234,7 +304,7 @@ class SagaProbe(Generic[S]):
         self._ask("skip", SkipRequested(reason, step.name if step else "", by="test"))
         self._tell_aside()
 
-    def resolve(self, step: type[Leaf[S]] | None = None, reason: str = "done by hand") -> None:
+    def resolve(self, step: type[Named[S]] | None = None, reason: str = "done by hand") -> None:
         """Mark the blocked step, or its undo, as done by hand.
 
         Raises:
@@ -286,6 +356,23 @@ class SagaProbe(Generic[S]):
 
     # -- how it works: what the engine does with a database and a broker, in a few lines
 
+    def _child(self, step: type[SubSaga[S, Any]], status: SagaStatus, state: str, why: str) -> None:
+        self._acts()
+        record = self.instance.steps.get(StepKey(step.name))
+        if record is None:
+            raise AssertionError(f"{step.name} has started no child; the saga is at {self.current_step or self.status}")
+        self._tell(ChildEnded(step.name, UUID(record.awaited_key), status, state, why))
+        self._look()
+
+    def _local(self, step: type[LocalStep[S]], direction: Direction) -> StepRecord:
+        """The row of a local step whose function may run now."""
+        self._acts()
+        record = self.instance.steps.get(StepKey(step.name, direction))
+        still = self.instance.paused_at or self.status is SagaStatus.BLOCKED
+        if record is None or record.status is not StepStatus.WAITING or still:
+            raise AssertionError(f"{step.name} is not to be run now; the saga is at {self.current_step or self.status}")
+        return record
+
     def _tell_aside(self) -> None:
         aside, self._aside = self._aside, []
         for incoming in aside:
@@ -297,7 +384,7 @@ class SagaProbe(Generic[S]):
 
     def _answer(
         self,
-        step: type[Step[S, Any]],
+        step: type[AnyStep[S]],
         direction: Direction,
         outcome: str,
         answer: BaseModel | None,
@@ -305,8 +392,9 @@ class SagaProbe(Generic[S]):
         *,
         attempt: int | None = None,
         needs: timedelta | None = None,
+        item: str = "",
     ) -> None:
-        key = StepKey(step.name, direction)
+        key = StepKey(step.name, direction, item)
         attempts = self._attempts.get(key, {})
         which = max(attempts, default=0) if attempt is None else attempt
         if which not in attempts:
@@ -358,6 +446,11 @@ class SagaProbe(Generic[S]):
     def _save(self, decision: Decision) -> None:
         self.notes.extend(decision.notes)
         self.published.extend(decision.events)
+        self.local.extend(decision.local)
+        self.ordered.extend(t.incoming.order for t in decision.tells if isinstance(t.incoming, ChildOrdered))
+        for child in decision.children:
+            (saga,) = (one for one in self.saga.plan.children() if one.name == child.pin.name)
+            self.children.append(saga.state_type.model_validate_json(child.state))
         written = [decision.steps[key] for key in (*decision.added, *decision.changed)]
         self._bodies.update({record.key: record.body for record in written if record.body is not None})
         # A store gives records back without body and reply.
@@ -401,9 +494,9 @@ class SagaProbe(Generic[S]):
         self.just_sent.append(command)
 
 
-def _begun(saga: type[Saga[S]], state: S, key: str | None, now: datetime) -> SagaInstance:
+def _begun(saga: type[Saga[S]], state: S, key: str | None, now: datetime, saga_id: UUID) -> SagaInstance:
     return SagaInstance(
-        SAGA_ID,
+        saga_id,
         Pin(saga.name, saga.version, saga.plan.fingerprint),
         SagaStatus.RUNNING,
         encode_body(state).decode(),
