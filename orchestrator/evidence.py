@@ -1,0 +1,129 @@
+"""What is known of one saga, read at one moment: the ground on which `orchestrator.why` explains.
+
+Reads only, locks nothing. `read_evidence` runs on a blocking connection, inside the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection, func, select
+
+from orchestrator.instance import TIMER, Direction, StepStatus
+from orchestrator.sql.tables import in_schema, saga_event, saga_signal, saga_step, saga_unmatched
+from orchestrator.status import AuditRow, SagaRow, audit_of, get_saga
+
+_OPEN: Final = [status.value for status in StepStatus if status.open]
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """A step from which something is awaited: a command that is out or is to be sent, an event, a timer."""
+
+    step: str
+    direction: Direction
+    branch: str
+    status: StepStatus
+    message: str
+    participant: str
+    awaited_key: str
+    message_id: UUID | None
+    round: int
+    attempt: int
+    since: datetime
+    send_after: datetime | None
+    send_attempts: int
+    send_error: str
+    sent_at: datetime | None
+    deadline: datetime | None
+    error_code: str
+    error_text: str
+    kept_events: int = 0
+    """Of an event wait: unconsumed events of this type that are kept, under whichever key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Something the saga has yet to be told, and why it was put aside, if it was."""
+
+    kind: str
+    error: str
+    arrived_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One saga with all that explains where it stands."""
+
+    saga: SagaRow
+    awaited: Sequence[Awaited]
+    signals: Sequence[Asked]
+    unmatched: Sequence[str]
+    """Why messages that came for it could not be used, the newest first."""
+    audit: Sequence[AuditRow]
+
+
+def read_evidence(connection: Connection, saga_id: UUID, *, schema: str | None = None) -> Evidence | None:
+    """Read all that explains a saga; None if there is no such saga."""
+    saga = get_saga(connection, saga_id, schema=schema)
+    if saga is None:
+        return None
+    return Evidence(
+        saga,
+        _awaited(connection, saga_id, schema),
+        _signals(connection, saga_id, schema),
+        _unmatched(connection, saga_id, schema),
+        audit_of(connection, saga_id, schema=schema),
+    )
+
+
+def _awaited(connection: Connection, saga_id: UUID, schema: str | None) -> list[Awaited]:
+    step = in_schema(saga_step, schema).c
+    columns = (
+        *(step.step, step.direction, step.branch, step.status, step.wire_name, step.participant),
+        *(step.awaited_key, step.command_id, step.round, step.attempt, step.started_at),
+        *(step.send_after, step.send_attempts, step.send_error, step.sent_at, step.deadline),
+        *(step.error_code, step.error_text),
+    )
+    rows = connection.execute(
+        select(*columns).where(step.saga_id == saga_id, step.status.in_(_OPEN)).order_by(step.seq)
+    ).all()
+    waited_for = {row.wire_name for row in rows if row.status == StepStatus.WAITING.value} - {TIMER}
+    kept = _kept(connection, waited_for, schema)
+    return [_of_row(row, kept.get(row.wire_name, 0)) for row in rows]
+
+
+def _of_row(row: Any, kept_events: int) -> Awaited:
+    values: list[Any] = [*row, kept_events]
+    values[1], values[3] = Direction(values[1]), StepStatus(values[3])
+    return Awaited(*values)
+
+
+def _kept(connection: Connection, wire_names: set[str], schema: str | None) -> dict[str, int]:
+    if not wire_names:
+        return {}
+    event = in_schema(saga_event, schema).c
+    statement = (
+        select(event.wire_name, func.count())
+        .where(event.wire_name.in_(wire_names), event.consumed_at.is_(None))
+        .group_by(event.wire_name)
+    )
+    return {row.wire_name: row[1] for row in connection.execute(statement)}
+
+
+def _signals(connection: Connection, saga_id: UUID, schema: str | None) -> list[Asked]:
+    signal = in_schema(saga_signal, schema).c
+    statement = select(signal.kind, signal.error, signal.arrived_at).where(
+        signal.saga_id == saga_id, signal.taken_at.is_(None)
+    )
+    return [Asked(*row) for row in connection.execute(statement.order_by(signal.id))]
+
+
+def _unmatched(connection: Connection, saga_id: UUID, schema: str | None) -> list[str]:
+    unmatched = in_schema(saga_unmatched, schema).c
+    statement = select(unmatched.reason).where(unmatched.saga_id == saga_id).order_by(unmatched.id.desc()).limit(5)
+    return list(connection.execute(statement).scalars())
