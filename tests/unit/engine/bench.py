@@ -26,6 +26,7 @@ from orchestrator.memory import MemoryStore
 from orchestrator.registry import SagaRegistry
 from orchestrator.sender import Sender
 from orchestrator.start import new_instance
+from orchestrator.watching import Watching
 
 REPLIES = "replies"
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -40,7 +41,7 @@ class Trip(BaseModel):
 class Booked(Reply): ...
 
 
-class BookFlight(Command[Booked]):
+class BookFlight(Command[Booked], version=2):
     number: int
 
 
@@ -52,8 +53,15 @@ class BookHotel(Command[Booked]):
     number: int
 
 
-class Paid(Event):
+class Paid(Event, version=2):
+    """In version 1 the number had a longer name."""
+
     number: int
+
+    @classmethod
+    def upcast(cls, body: dict[str, Any], version: int) -> dict[str, Any]:
+        """Shorten it."""
+        return {"number": body["trip_number"]}
 
 
 broken_hooks: set[int] = set()
@@ -140,6 +148,7 @@ class Workbench:
 
     clock: StandingClock = field(default_factory=StandingClock)
     transport: RecordingTransport = field(default_factory=RecordingTransport)
+    watching: Watching | None = None
 
     def __post_init__(self) -> None:
         self.on_store(MemoryStore(self.clock))
@@ -148,8 +157,9 @@ class Workbench:
         """Wire the parts around a store."""
         self.store = store
         self.registry = SagaRegistry([BookTrip])
-        self.sender = Sender(self.transport, REPLIES, timeout=timedelta(seconds=1))
-        self.engine = Engine(self.registry, self.store, self.sender, EngineSettings(batch=50))
+        self.sender = Sender(self.transport, REPLIES, timeout=timedelta(seconds=1), watching=self.watching)
+        settings = EngineSettings(batch=50)
+        self.engine = Engine(self.registry, self.store, self.sender, settings, watching=self.watching)
 
     async def open(self) -> Workbench:
         """Declare the participants' queues."""
@@ -158,7 +168,7 @@ class Workbench:
 
     def another_process(self) -> Workbench:
         """Another orchestrator on the same database and broker."""
-        other = Workbench(self.clock, self.transport)
+        other = Workbench(self.clock, self.transport, self.watching)
         other.on_store(self.store)
         return other
 
@@ -189,9 +199,10 @@ class Workbench:
         assert isinstance(item, ReplyItem)
         return item
 
-    def event(self, number: int, message_id: str = "event-1") -> Events:
+    def event(self, number: int, message_id: str = "event-1", *, version: int = 2) -> Events:
         """A payment, as it is delivered."""
-        envelope = Envelope(message_id, Paid(number=number).model_dump_json().encode(), "paid")
+        body = b'{"%s": %d}' % (b"number" if version == 2 else b"trip_number", number)
+        envelope = Envelope(message_id, body, "paid", headers={wire.SCHEMA_VERSION: version})
         delivery = Delivery(envelope, "events", tag=1, epoch=1)
         item = read_event(delivery, self.registry.events, DEFAULT_LIMITS, timedelta(hours=1))
         assert isinstance(item, Events)

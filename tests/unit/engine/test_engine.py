@@ -228,6 +228,21 @@ async def test_an_event_reaches_every_saga_that_waits_for_it_and_no_later_one(be
     assert bench.saga(later).current_step == "AwaitingPayment"
 
 
+async def test_an_event_of_an_older_version_is_lifted_before_it_is_kept(bench: Workbench) -> None:
+    await bench.engine.match_events(await bench.engine.keep_events([bench.event(1, version=1)]))
+
+    saga_id = await bench.answered_flight(1)
+
+    assert bench.saga(saga_id).steps[PAYMENT].status is StepStatus.SUCCEEDED
+
+
+async def test_a_command_says_which_version_of_its_class_wrote_it(bench: Workbench) -> None:
+    saga_id = await bench.answered_flight(1)
+
+    assert [command.envelope.headers[wire.SCHEMA_VERSION] for command in bench.sent] == [2]
+    assert bench.saga(saga_id).steps[FLIGHT].schema_version == 2
+
+
 async def test_an_event_that_comes_before_anyone_waits_is_kept_and_taken_by_the_first_who_does(
     bench: Workbench,
 ) -> None:
