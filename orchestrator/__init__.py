@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from messaging.retry import Retry
     from orchestrator.app import Orchestrator, run, running
     from orchestrator.client import BlockingSagaClient, SagaClient, SagaNotEnded, StartedSaga
-    from orchestrator.definition import Delay, Parallel, Saga, Sequence, Step, WaitForEvent
+    from orchestrator.definition import (
+        Delay,
+        ForEach,
+        ItemStep,
+        LocalStep,
+        Parallel,
+        Saga,
+        Sequence,
+        Step,
+        SubSaga,
+        WaitForEvent,
+    )
     from orchestrator.settings import OrchestratorSettings
 
 __all__ = [
@@ -28,6 +39,9 @@ __all__ = [
     "BlockingSagaClient",
     # define
     "Delay",
+    "ForEach",
+    "ItemStep",
+    "LocalStep",
     # run
     "Orchestrator",
     "OrchestratorSettings",
@@ -43,6 +57,7 @@ __all__ = [
     "StartedSaga",
     "StateUnusable",
     "Step",
+    "SubSaga",
     "UnknownSaga",
     "WaitForEvent",
     "run",
@@ -51,6 +66,10 @@ __all__ = [
 
 _LATER = {
     "Delay": "orchestrator.definition",
+    "ForEach": "orchestrator.definition",
+    "ItemStep": "orchestrator.definition",
+    "LocalStep": "orchestrator.definition",
+    "SubSaga": "orchestrator.definition",
     "Parallel": "orchestrator.definition",
     "Saga": "orchestrator.definition",
     "Sequence": "orchestrator.definition",

@@ -10,20 +10,28 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from messaging.errors import SettingsError
+from messaging.middleware import Middleware
 from messaging.service import Service
-from messaging.serving import Waiting, either, opened, show_logs, started, stop_signal, watched
+from messaging.serving import Waiting, either, measured, opened, show_logs, started, stop_signal, watched
 from orchestrator.definition import Saga
 from orchestrator.registry import SagaRegistry
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.watching import Watcher, Watching
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
     from messaging.settings import MessagingSettings
     from messaging.transport import Transport
+    from orchestrator.sql.store import SqlStore
 
 logger = logging.getLogger(__name__)
+
+_BACKLOG_EVERY: Final = timedelta(seconds=15)
 
 
 class Orchestrator:
@@ -40,6 +48,16 @@ class Orchestrator:
     def __init__(self, sagas: Sequence[type[Saga[Any]]], *, settings: OrchestratorSettings | None = None) -> None:
         self.registry = SagaRegistry(sagas)
         self.settings = settings
+        self._watchers: list[Watcher] = []
+
+    def use(self, *watchers: Watcher) -> None:
+        """Have it watched, by `SagaTracing` or `SagaMetrics` say; to be called before it is run."""
+        self._watchers += watchers
+
+    @property
+    def watchers(self) -> tuple[Watcher, ...]:
+        """Who watches it."""
+        return tuple(self._watchers)
 
 
 Target: TypeAlias = Orchestrator | Service
@@ -57,24 +75,48 @@ async def running(
     Yields an event that is set when a part has ended by itself, which is always an error; the block's
     end then raises it.
     """
+    from messaging.settings import MessagingSettings
+
     async with AsyncExitStack() as stack:
+        messaging = messaging or MessagingSettings()
+        middleware = await stack.enter_async_context(measured(messaging))
         if transport is None:
             transport = await stack.enter_async_context(opened(messaging))
-        parts = [await _started(target, transport, settings, stack) for target in targets]
+        parts = [await _started(target, transport, settings, messaging, middleware, stack) for target in targets]
         yield await stack.enter_async_context(watched(parts))
 
 
 async def _started(
-    target: Target, transport: Transport, settings: OrchestratorSettings | None, stack: AsyncExitStack
+    target: Target,
+    transport: Transport,
+    settings: OrchestratorSettings | None,
+    messaging: MessagingSettings,
+    middleware: Sequence[Middleware],
+    stack: AsyncExitStack,
 ) -> Waiting:
     """Start one part; returns what waits for its failure."""
     if isinstance(target, Service):
-        return await started(target, transport, stack)
-    return await _started_orchestrator(target, transport, target.settings or settings or OrchestratorSettings(), stack)
+        return await started(target, transport, stack, limits=messaging.limits, middleware=middleware)
+    own = target.settings or settings or OrchestratorSettings()
+    watchers = _watchers_of(target, measured=bool(middleware))
+    return await _started_orchestrator(target, transport, own, watchers, stack)
+
+
+def _watchers_of(app: Orchestrator, *, measured: bool) -> tuple[Watcher, ...]:
+    if not measured:
+        return app.watchers
+    from orchestrator.metrics import SagaMetrics
+
+    counts = any(isinstance(watcher, SagaMetrics) for watcher in app.watchers)
+    return app.watchers if counts else (*app.watchers, SagaMetrics())
 
 
 async def _started_orchestrator(
-    app: Orchestrator, transport: Transport, settings: OrchestratorSettings, stack: AsyncExitStack
+    app: Orchestrator,
+    transport: Transport,
+    settings: OrchestratorSettings,
+    watchers: Sequence[Watcher],
+    stack: AsyncExitStack,
 ) -> Waiting:
     from sqlalchemy.ext.asyncio import async_sessionmaker
 
@@ -90,6 +132,7 @@ async def _started_orchestrator(
     store = SqlStore(settings.url, schema=schema)
     await store.open()
     stack.push_async_callback(store.close)
+    _keep_dead_letters(transport, store.engine, schema)
     async with store.engine.connect() as connection:
         installation = await connection.run_sync(installation_of, schema=schema)
     service = OrchestratorService(
@@ -104,10 +147,47 @@ async def _started_orchestrator(
         ),
         installation=installation.name,
         owner=str(installation.id),
+        watchers=watchers,
     )
     await service.start()
     stack.push_async_callback(service.stop)
+    watching = Watching(watchers)
+    if watching.want_backlog:
+        stack.push_async_callback(_ended, asyncio.create_task(_tell_backlog(store, schema, watching)))
     return service.failed
+
+
+async def _tell_backlog(store: SqlStore, schema: str | None, watching: Watching) -> None:
+    """Tell it now and then; a database that is away is left to the engine, which tries again by itself."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from orchestrator.sql.backlog import backlog
+
+    while True:
+        try:
+            async with store.engine.connect() as connection:
+                watching.waiting(await connection.run_sync(backlog, schema=schema))
+        except (SQLAlchemyError, OSError) as error:
+            logger.info("What waits in the database could not be read: %s", error)
+        await asyncio.sleep(_BACKLOG_EVERY.total_seconds())
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _keep_dead_letters(transport: Transport, engine: AsyncEngine, schema: str | None) -> None:
+    """Dead letters outlive the process: in memory nobody else keeps them."""
+    from sqlalchemy.ext.asyncio import async_sessionmaker
+
+    from messaging.dialects import Speaking
+    from messaging.memory import MemoryTransport
+    from messaging.sql.dead_letters import SqlDeadLetters
+
+    bare = transport.inner if isinstance(transport, Speaking) else transport
+    if isinstance(bare, MemoryTransport):
+        bare.keep_dead_letters(SqlDeadLetters(async_sessionmaker(engine), schema=schema).keep)
 
 
 def _migrate_embedded(settings: OrchestratorSettings) -> None:

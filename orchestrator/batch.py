@@ -18,6 +18,7 @@ from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import CodeFailed, Decision, Incoming
 from orchestrator.store import Locked, NewSignal, SagaCommand, StoreTransaction
 from orchestrator.transitions import decide
+from orchestrator.watching import Change
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ class Told:
     """None: this process does not have the saga's definition, or does not know the saga."""
     error: str = ""
     """What a hook raised, with its traceback; the saga is blocked then."""
+    step: str = ""
+    """Whose hook it was."""
 
 
 class Batch:
@@ -54,19 +57,19 @@ class Batch:
             return Told(None)
         try:
             decision = decide(saga, instance, incoming, now=self.now)
-            error = ""
+            error = step = ""
         except HookRaised as raised:
-            error = "".join(traceback.format_exception(raised))
+            error, step = "".join(traceback.format_exception(raised)), raised.step
             logger.exception("Saga %s is blocked until its code is mended", saga_id)
             decision = decide(saga, instance, CodeFailed(raised.step, str(raised)), now=self.now)
         self._keep(saga_id, decision)
-        return Told(decision, error)
+        return Told(decision, error, step)
 
     def _keep(self, saga_id: UUID, decision: Decision) -> None:
         earlier = self._decided.get(saga_id)
         if earlier is not None:
             self._decided[saga_id] = earlier.then(decision)
-        elif decision.accepted or decision.notes:
+        elif decision.accepted or decision.notes or decision.tells:
             self._decided[saga_id] = decision
 
     def park(self, saga_id: UUID, incoming: Incoming, *, error: str = "") -> None:
@@ -80,14 +83,27 @@ class Batch:
         commands: list[SagaCommand] = []
         decisions = [self._with_sends(decision, commands) for decision in self._decided.values()]
         await tx.save(decisions)
-        await tx.add_signals(self._signals)
+        for decision in decisions:
+            for child in decision.children:
+                await tx.start(child)
+        await tx.add_signals([*self._signals, *_told_others(decisions)])
         await tx.add_outgoing(list(_events_of(decisions)))
         return commands
+
+    @property
+    def changes(self) -> list[Change]:
+        """What it does to each saga, once this is committed."""
+        return [Change(self._locked.sagas[saga_id], decision) for saga_id, decision in self._decided.items()]
 
     @property
     def publishes_events(self) -> bool:
         """Whether the outbox has something new once this is committed."""
         return any(decision.events for decision in self._decided.values())
+
+    @property
+    def local_due(self) -> list[tuple[UUID, StepKey]]:
+        """Local steps that are to be run once this is committed."""
+        return [(saga_id, key) for saga_id, decision in self._decided.items() for key in decision.local]
 
     def _with_sends(self, decision: Decision, commands: list[SagaCommand]) -> Decision:
         """Claim what this process publishes itself: due at once, with its body in hand, and not paused."""
@@ -107,6 +123,15 @@ class Batch:
     def _sends_now(self, record: StepRecord) -> bool:
         due = record.send_after is not None and record.send_after <= self.now
         return due and record.body is not None
+
+
+def _told_others(decisions: Iterable[Decision]) -> Iterable[NewSignal]:
+    """What parents and children are to be told."""
+    for decision in decisions:
+        for tell in decision.tells:
+            row = signal_to_row(tell.incoming)
+            if row is not None:
+                yield NewSignal(tell.saga_id, *row)
 
 
 def _events_of(decisions: Iterable[Decision]) -> Iterable[Outgoing]:

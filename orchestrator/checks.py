@@ -6,9 +6,9 @@ import inspect
 import re
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn, TypeAlias, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from messaging.messages import Command
 from messaging.retry import Retry
@@ -18,10 +18,13 @@ from orchestrator import definition
 from orchestrator.errors import SagaDefinitionError
 from orchestrator.plan import (
     Branch,
+    ChildLeaf,
     CommandLeaf,
     DelayLeaf,
     EventLeaf,
+    ItemsLeaf,
     LeafPlan,
+    LocalLeaf,
     Plan,
     fingerprint_of,
     overrides,
@@ -34,7 +37,15 @@ _NAME_RULE: Final = "Use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
 _STEP_HOOKS: Final = ("when", "events", "command", "on_reply", "on_failure", "compensation")
 _WAIT_HOOKS: Final = ("when", "events", "awaited_key", "event_key", "on_event", "on_expired")
 _DELAY_HOOKS: Final = ("when", "events", "until")
+_ITEM_HOOKS: Final = ("when", "command", "on_reply", "on_failure", "compensation")
+_FOR_EACH_HOOKS: Final = ("when", "events", "items", "item_key")
+_CHILD_HOOKS: Final = ("when", "events", "child_state", "on_completed", "on_compensated")
+_LOCAL_HOOKS: Final = ("when", "events", "on_failure")
+_MOST_AT_ONCE: Final = 1000
 _SAGA_HOOKS: Final = ("on_completed", "on_compensated")
+
+
+_WithRole: TypeAlias = "definition.Step[Any, Any] | definition.ItemStep[Any, Any, Any] | definition.LocalStep[Any]"
 
 
 def checked_step(cls: type[Any]) -> None:
@@ -46,9 +57,15 @@ def checked_step(cls: type[Any]) -> None:
     where = f"step {cls.__name__}"
     if not _NAME.match(cls.name):
         _refuse(where, f"has the name {cls.name!r}. {_NAME_RULE}")
-    if definition.Step in cls.__mro__:
-        _check_hooks(where, cls, _STEP_HOOKS)
+    if definition.Sending in cls.__mro__:
+        _check_hooks(where, cls, _STEP_HOOKS if definition.Step in cls.__mro__ else _ITEM_HOOKS)
         _check_durations(where, cls, "timeout", "compensation_timeout")
+        _check_policies(where, cls)
+        _check_role(where, cls)
+    elif definition.LocalStep in cls.__mro__:
+        _check_hooks(where, cls, _LOCAL_HOOKS)
+        _check_functions(where, cls)
+        _check_durations(where, cls, "timeout")
         _check_policies(where, cls)
         _check_role(where, cls)
     elif definition.WaitForEvent in cls.__mro__:
@@ -57,6 +74,12 @@ def checked_step(cls: type[Any]) -> None:
         _check_word(where, cls, "on_timeout", ("compensate", "continue", "block"))
     elif definition.Delay in cls.__mro__:
         _check_hooks(where, cls, _DELAY_HOOKS)
+    elif definition.ForEach in cls.__mro__:
+        _check_hooks(where, cls, _FOR_EACH_HOOKS)
+        _check_numbers(where, cls, "concurrency", "compensation_concurrency")
+    elif definition.SubSaga in cls.__mro__:
+        _check_hooks(where, cls, _CHILD_HOOKS)
+        _check_durations(where, cls, "timeout", optional=True)
 
 
 def _refuse(where: str, problem: str) -> NoReturn:
@@ -69,6 +92,12 @@ def _check_hooks(where: str, cls: type, names: Iterable[str]) -> None:
             _refuse(where, f"has an async {name}(). Hooks only look at the state: write a plain def")
 
 
+def _check_functions(where: str, cls: type) -> None:
+    for name in ("run", "undo"):
+        if not inspect.iscoroutinefunction(getattr(cls, name)):
+            _refuse(where, f"has a plain {name}(). It works on an AsyncSession: write async def {name}")
+
+
 def _check_durations(where: str, cls: type, *names: str, optional: bool = False) -> None:
     for name in names:
         value = getattr(cls, name)
@@ -78,6 +107,13 @@ def _check_durations(where: str, cls: type, *names: str, optional: bool = False)
             _refuse(where, f"has {name} = {value!r}. Write a timedelta, such as timedelta(seconds=30)")
         if value <= timedelta(0):
             _refuse(where, f"has a {name} that is not positive ({value})")
+
+
+def _check_numbers(where: str, cls: type, *names: str) -> None:
+    for name in names:
+        value: object = getattr(cls, name)
+        if not isinstance(value, int) or not 1 <= value <= _MOST_AT_ONCE:
+            _refuse(where, f"has {name} = {value!r}. Write a number from 1 to {_MOST_AT_ONCE}")
 
 
 def _check_policies(where: str, cls: type) -> None:
@@ -92,24 +128,35 @@ def _check_word(where: str, cls: type, name: str, words: tuple[str, ...]) -> Non
         _refuse(where, f"has {name} = {getattr(cls, name)!r}. Use one of: {', '.join(words)}")
 
 
-def _check_role(where: str, cls: type[definition.Step[Any, Any]]) -> None:
+def _check_role(where: str, cls: type[_WithRole]) -> None:
     undoable = _is_undoable(cls)
     if cls.pivot and cls.retriable:
         _refuse(where, "is both pivot and retriable. The pivot comes once; what follows it is retriable")
     if (cls.pivot or cls.retriable) and undoable:
-        _refuse(where, "has a compensation, but nothing is undone at or after the pivot. Remove one of the two")
-    if (cls.pivot or cls.retriable) and _says_compensate(cls):
+        _refuse(where, f"defines {_undo_of(cls)}(), but nothing is undone at or after the pivot. Remove one of the two")
+    known_not_to_happen = definition.LocalStep in cls.__mro__ and cls.pivot
+    if (cls.pivot or cls.retriable) and _says_compensate(cls) and not known_not_to_happen:
         _refuse(where, 'cannot have on_exhausted = "compensate" at or after the pivot. It blocks; remove the line')
     if undoable and cls.nothing_to_undo:
-        _refuse(where, "says nothing_to_undo and has a compensation. Remove one of the two")
+        _refuse(where, f"says nothing_to_undo and defines {_undo_of(cls)}(). Remove one of the two")
 
 
-def _is_undoable(cls: type[definition.Step[Any, Any]]) -> bool:
-    return overrides(cls, definition.Step, "compensation")
+def _base_of(cls: type[_WithRole]) -> type[Any]:
+    bases: tuple[type[Any], ...] = (definition.LocalStep, definition.ItemStep, definition.Step)
+    return next(base for base in bases if base in cls.__mro__)
 
 
-def _says_compensate(cls: type[definition.Step[Any, Any]]) -> bool:
-    own = cls.__mro__[: cls.__mro__.index(definition.Step)]
+def _undo_of(cls: type[_WithRole]) -> str:
+    """What undoes a step of this kind."""
+    return "undo" if _base_of(cls) is definition.LocalStep else "compensation"
+
+
+def _is_undoable(cls: type[_WithRole]) -> bool:
+    return overrides(cls, _base_of(cls), _undo_of(cls))
+
+
+def _says_compensate(cls: type[_WithRole]) -> bool:
+    own = cls.__mro__[: cls.__mro__.index(_base_of(cls))]
     return cls.on_exhausted == "compensate" and any("on_exhausted" in vars(base) for base in own)
 
 
@@ -166,20 +213,35 @@ class _Compiler:
         self.state = state_type_of(saga)
         self.leaves: dict[str, LeafPlan] = {}
         self.pivot = ""
+        self.group: definition.ForEach[Any, Any] | None = None
+        """The `ForEach` whose steps are being compiled, and the type of its items."""
+        self.item: type[Any] = object
 
     def compile(self, node: Any, *, top: bool) -> LeafPlan | Branch:
         """Compile one node of the tree; `top` says that it stands in the saga's own sequence."""
         kinds = type(node).__mro__  # isinstance would bring in type parameters that nobody knows here
+        if definition.Parallel in kinds and node.settle_all and self.group is not None:
+            _refuse(
+                self.where, f"has a Parallel with settle_all in the ForEach {self.group.name}. Leave settle_all out"
+            )
         if definition.Parallel in kinds:
             return self._group(node.branches, together=True, settle_all=node.settle_all)
         if definition.Sequence in kinds:
             return self._group(node.steps, together=False)
-        if definition.Step in kinds:
+        if definition.Named in kinds and (self.group is None) == (definition.ItemStep in kinds):
+            self._misplaced(node)
+        if definition.Sending in kinds:
             leaf: LeafPlan = self._command_leaf(node, top=top)
+        elif definition.ForEach in kinds:
+            leaf = self._items_leaf(node)
+        elif definition.SubSaga in kinds:
+            leaf = self._child_leaf(node)
         elif definition.WaitForEvent in kinds:
             leaf = self._event_leaf(node)
         elif definition.Delay in kinds:
             leaf = self._delay_leaf(node)
+        elif definition.LocalStep in kinds:
+            leaf = self._local_leaf(node, top=top)
         elif isinstance(node, type):
             _refuse(self.where, f"lists the class {node.__name__}. List an instance: {node.__name__}()")
         else:
@@ -193,9 +255,50 @@ class _Compiler:
             _refuse(self.where, f"has an empty {kind}. Give it steps, or remove it")
         return Branch(tuple(self.compile(part, top=False) for part in parts), together, settle_all)
 
-    def _command_leaf(self, step: definition.Step[Any, Any], *, top: bool) -> CommandLeaf:
+    def _misplaced(self, node: definition.Named[Any]) -> NoReturn:
+        where = f"step {node.name} of saga {self.saga.name!r}"
+        if self.group is None:
+            _refuse(where, "is an ItemStep outside of a ForEach. List it in the steps of one, or make it a Step")
+        _refuse(where, f"stands in the ForEach {self.group.name}, which takes ItemSteps alone, in groups if need be")
+
+    def _items_leaf(self, step: definition.ForEach[Any, Any]) -> ItemsLeaf:
         where = f"step {step.name} of saga {self.saga.name!r}"
-        reply = self._types_of(where, step, definition.Step, "Reply")[1]
+        item = self._types_of(where, step, definition.ForEach, "Item")[1]
+        if not step.steps:
+            _refuse(where, "has no steps for its items. Set steps = (SomeItemStep(), ...)")
+        self.group, self.item = step, item
+        position, after_pivot = len(self.leaves), bool(self.pivot)
+        inner = self._group(step.steps, together=False)
+        self.group = None
+        return ItemsLeaf(step, position, inner, TypeAdapter(item), after_pivot)
+
+    def _child_leaf(self, step: definition.SubSaga[Any, Any]) -> ChildLeaf:
+        where = f"step {step.name} of saga {self.saga.name!r}"
+        child = self._types_of(where, step, definition.SubSaga, "ChildState")[1]
+        saga: type[Any] | None = getattr(step, "saga", None)
+        if saga is None or not hasattr(saga, "plan"):
+            _refuse(where, "does not say which saga it starts. Set saga = TheChildSaga on the class")
+        if not issubclass(saga.state_type, child):
+            _refuse(where, f"starts {saga.__name__}, whose state is {saga.state_type.__name__}, not {child.__name__}")
+        if step.retriable and not self.pivot:
+            _refuse(where, "is retriable but comes before any pivot. Only what follows the pivot is")
+        if self.pivot and not step.retriable:
+            _refuse(where, f"comes after the pivot {self.pivot} and cannot be undone there. Set retriable = True")
+        if saga.plan.pivot and not (self.pivot or step.nothing_to_undo):
+            problem = f"cannot be undone, for {saga.__name__} has a pivot, {saga.plan.pivot}"
+            _refuse(where, f"{problem}. Set nothing_to_undo = True, or put the step after the pivot")
+        return ChildLeaf(step, len(self.leaves), after_pivot=bool(self.pivot))
+
+    def _command_leaf(
+        self, step: definition.Step[Any, Any] | definition.ItemStep[Any, Any, Any], *, top: bool
+    ) -> CommandLeaf:
+        where = f"step {step.name} of saga {self.saga.name!r}"
+        base = _base_of(type(step))
+        *others, reply = self._types_of(where, step, base, *(("Item",) if self.group else ()), "Reply")
+        if self.group is not None and not issubclass(self.item, others[1]):
+            _refuse(
+                where, f"works on {others[1].__name__}, but the items of {self.group.name} are {self.item.__name__}"
+            )
         if not step.participant:
             _refuse(where, 'has no participant. Set participant = "<queue name>" on the class')
         self._check_place(where, step, top=top)
@@ -205,7 +308,8 @@ class _Compiler:
         undoable = _is_undoable(type(step))
         compensations = self._commands_of(where, step, "compensation") if undoable else ()
         after_pivot = bool(self.pivot) and not step.pivot
-        return CommandLeaf(step, len(self.leaves), commands, compensations, reply, after_pivot)
+        group = self.group.name if self.group else ""
+        return CommandLeaf(step, len(self.leaves), commands, compensations, reply, after_pivot, base, group)
 
     def _event_leaf(self, step: definition.WaitForEvent[Any, Any]) -> EventLeaf:
         where = f"step {step.name} of saga {self.saga.name!r}"
@@ -224,7 +328,14 @@ class _Compiler:
         self._types_of(where, step, definition.Delay)
         return DelayLeaf(step, len(self.leaves), after_pivot=bool(self.pivot))
 
-    def _types_of(self, where: str, step: definition.Leaf[Any], base: type, *messages: str) -> tuple[type[Any], ...]:
+    def _local_leaf(self, step: definition.LocalStep[Any], *, top: bool) -> LocalLeaf:
+        where = f"step {step.name} of saga {self.saga.name!r}"
+        self._types_of(where, step, definition.LocalStep)
+        self._check_place(where, step, top=top)
+        after_pivot = bool(self.pivot) and not step.pivot
+        return LocalLeaf(step, len(self.leaves), _is_undoable(type(step)), after_pivot)
+
+    def _types_of(self, where: str, step: definition.Named[Any], base: type, *messages: str) -> tuple[type[Any], ...]:
         """The state and message types of a step, which is new here and works on the saga's state."""
         if step.name in self.leaves:
             _refuse(where, "is listed twice. State belongs to names: give one of them another")
@@ -237,7 +348,7 @@ class _Compiler:
             _refuse(where, f"works on {arguments[0].__name__}, but the saga's state is {self.state.__name__}")
         return arguments
 
-    def _check_place(self, where: str, step: definition.Step[Any, Any], *, top: bool) -> None:
+    def _check_place(self, where: str, step: _WithRole, *, top: bool) -> None:
         if step.pivot:
             self._take_pivot(where, step, top=top)
         elif step.retriable and not self.pivot:
@@ -246,9 +357,10 @@ class _Compiler:
             problem = f"comes after the pivot {self.pivot} and cannot be undone there"
             _refuse(where, f"{problem}. Set retriable = True, or move it")
         if not (_is_undoable(type(step)) or step.nothing_to_undo or step.pivot or step.retriable):
-            _refuse(where, "says nothing about undoing it. Define compensation(), or set nothing_to_undo = True")
+            undo = _undo_of(type(step))
+            _refuse(where, f"says nothing about undoing it. Define {undo}(), or set nothing_to_undo = True")
 
-    def _take_pivot(self, where: str, step: definition.Step[Any, Any], *, top: bool) -> None:
+    def _take_pivot(self, where: str, step: _WithRole, *, top: bool) -> None:
         if self.pivot:
             _refuse(where, f"is a second pivot, after {self.pivot}. A saga has one at most")
         if not top:
@@ -262,7 +374,7 @@ class _Compiler:
         problem = f"sends {command.__name__}, which is answered with {answer}, but awaits {awaited.__name__}"
         _refuse(where, f"{problem}. Write Step[{self.state.__name__}, {answer}]")
 
-    def _commands_of(self, where: str, step: definition.Step[Any, Any], method: str) -> tuple[type[Command[Any]], ...]:
+    def _commands_of(self, where: str, step: _WithRole, method: str) -> tuple[type[Command[Any]], ...]:
         try:
             types = returned_types(getattr(type(step), method))
         except NameError as error:

@@ -18,7 +18,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from messaging.sql.outbox import after_commit
+from messaging.current_trace import current_trace
+from messaging.sql.writing import after_commit
 from orchestrator import nudge
 from orchestrator.definition import Saga
 from orchestrator.errors import ActionRefused, SagaError, UnknownSaga
@@ -94,9 +95,17 @@ class SagaClient:
         Rolled back with it, nothing has happened; it begins once that has committed. Another start with
         the same key, now or later, returns the first saga's id and `created=False`.
 
+        Args:
+            saga: its class.
+            state: what it starts with.
+            key: unique among the sagas of this name.
+            session: whose transaction it is part of.
+            trace: W3C traceparent, and after a space tracestate; OpenTelemetry's current span if empty.
+
         Raises:
             StateUnusable: the state cannot be stored. Nothing was started.
         """
+        trace = trace or current_trace()
 
         def work(connection: Connection) -> StartedSaga:
             return _start(connection, saga, state, key, trace, self._schema)
@@ -257,6 +266,7 @@ class BlockingSagaClient:
         trace: str = "",
     ) -> StartedSaga:
         """Start a saga, in the caller's transaction if a session is given; see `SagaClient.start`."""
+        trace = trace or current_trace()
         if session is None:
             return self._write(lambda c: _start(c, saga, state, key, trace, self._schema))
         after_commit(session, nudge.nudge)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
@@ -27,9 +27,14 @@ from messaging.retry import Retry
 from orchestrator import checks
 from orchestrator.plan import Plan
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
 S = TypeVar("S", bound=BaseModel)
 R = TypeVar("R", bound=Reply)
 E = TypeVar("E", bound=Event)
+C = TypeVar("C", bound=BaseModel)
+I = TypeVar("I")  # noqa: E741 - for item
 
 
 class Node(ABC, Generic[S]):
@@ -39,8 +44,8 @@ class Node(ABC, Generic[S]):
     """What the rows of the database and operators call it: the class name unless set."""
 
 
-class Leaf(Node[S]):
-    """A node that awaits something of its own."""
+class Named(Node[S]):
+    """A node with rows of its own."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -48,6 +53,10 @@ class Leaf(Node[S]):
             cls.name = cls.__name__
         if cls.__module__ != __name__:
             checks.checked_step(cls)
+
+
+class Leaf(Named[S]):
+    """A node that awaits something of its own."""
 
     def when(self, state: S) -> bool:
         """Whether the step is taken at all; otherwise it is recorded as skipped."""
@@ -58,15 +67,8 @@ class Leaf(Node[S]):
         return ()
 
 
-class Step(Leaf[S], Generic[S, R]):
-    """Sends one command to a participant and awaits its reply, `R`.
-
-    A step is compensatable (the default: define `compensation`, or set `nothing_to_undo`), the
-    saga's `pivot`, or, after the pivot, `retriable`.
-
-    Raises:
-        SagaDefinitionError: when the class is created, if it contradicts itself.
-    """
+class Sending:
+    """How a step's command is sent, tried again, and undone."""
 
     participant: ClassVar[str] = ""
     """The queue of the service that carries the command out."""
@@ -85,6 +87,17 @@ class Step(Leaf[S], Generic[S, R]):
     """Says that the step needs no compensation."""
     participant_dedupes: ClassVar[bool] = True
     """Whether the participant answers a repeated idempotency key from its inbox."""
+
+
+class Step(Sending, Leaf[S], Generic[S, R]):
+    """Sends one command to a participant and awaits its reply, `R`.
+
+    A step is compensatable (the default: define `compensation`, or set `nothing_to_undo`), the
+    saga's `pivot`, or, after the pivot, `retriable`.
+
+    Raises:
+        SagaDefinitionError: when the class is created, if it contradicts itself.
+    """
 
     @abstractmethod
     def command(self, state: S) -> Command[R]:
@@ -141,6 +154,124 @@ class Delay(Leaf[S]):
 
         A time stands still while the saga is paused or blocked; an instant does not.
         """
+
+
+class LocalStep(Leaf[S]):
+    """Runs a function of the author's on the orchestrator's own database, in one transaction with the saga's rows.
+
+    So it has happened exactly when the saga says so. What it raises rolls it back: it did not happen, and is
+    tried again by `retry`. While it runs nothing else is decided for this saga, and on SQLite for none: keep it short.
+
+    A local step is undoable (define `undo`, or set `nothing_to_undo`), the saga's `pivot`, or `retriable`.
+
+    Raises:
+        SagaDefinitionError: when the class is created, if it contradicts itself.
+    """
+
+    timeout: ClassVar[timedelta] = timedelta(seconds=5)
+    """How long the function may take; then it is rolled back, like one that raises."""
+    retry: ClassVar[Retry] = Retry(max_attempts=3)
+    """For a function that raises. A refusal is not tried again, unless the step is retriable."""
+    on_exhausted: ClassVar[Literal["compensate", "block"]] = "compensate"
+    compensation_retry: ClassVar[Retry] = Retry(max_attempts=10)
+    pivot: ClassVar[bool] = False
+    retriable: ClassVar[bool] = False
+    nothing_to_undo: ClassVar[bool] = False
+
+    @abstractmethod
+    async def run(self, state: S, session: AsyncSession) -> Failure | None:
+        """Do it; changes to the state are kept. Return a failure to refuse: all is rolled back, the saga turns back.
+
+        The session is on the saga's transaction, which commits after this; commits of its own stay inside.
+        """
+
+    def on_failure(self, state: S, failure: Failure) -> None:
+        """Take the refusal into the state."""
+
+    async def undo(self, state: S, session: AsyncSession) -> None:
+        """Undo it, likewise in one transaction with the saga's rows. It is tried again until it does not raise."""
+
+
+class ItemStep(Sending, Named[S], Generic[S, I, R]):
+    """A step of a `ForEach`: like `Step`, once for each item `I`, which its hooks are given.
+
+    Raises:
+        SagaDefinitionError: when the class is created, if it contradicts itself.
+    """
+
+    def when(self, state: S, item: I) -> bool:
+        """Whether the step is taken for this item; otherwise it is recorded as skipped."""
+        return True
+
+    @abstractmethod
+    def command(self, state: S, item: I) -> Command[R]:
+        """Build the command; asked once, stored, and repeated by later attempts."""
+
+    def on_reply(self, state: S, item: I, reply: R) -> None:
+        """Take what the reply says into the state. Items end in any order: do not depend on it."""
+
+    def on_failure(self, state: S, item: I, failure: Failure) -> None:
+        """Take the refusal into the state."""
+
+    def compensation(self, state: S, item: I) -> Command[Any] | None:
+        """Build the command that undoes this step; None if there is nothing to undo for this item."""
+        return None
+
+
+class ForEach(Leaf[S], Generic[S, I]):
+    """Does some steps for each of the items `I` that the state gives, a few items at a time.
+
+    The items are frozen when the step is reached; what the state says later changes none. `I` is a pydantic
+    model, or a plain type such as `str`. One item that fails turns the saga back: no further item begins, and
+    what was done for the others is undone.
+
+    Raises:
+        SagaDefinitionError: when the class is created, if it contradicts itself.
+    """
+
+    steps: tuple[Node[S], ...] = ()
+    """What to do for an item, in sequence: `ItemStep`s, in groups if need be."""
+    concurrency: ClassVar[int] = 10
+    """How many items are under way at once, at most."""
+    compensation_concurrency: ClassVar[int] = 10
+
+    @abstractmethod
+    def items(self, state: S) -> Iterable[I]:
+        """The items; none, and the step is done at once."""
+
+    @abstractmethod
+    def item_key(self, item: I) -> str:
+        """What tells an item from the others, for good; at most 128 bytes once percent-encoded."""
+
+
+class SubSaga(Leaf[S], Generic[S, C]):
+    """Starts a child saga, whose state is `C`, and awaits its end.
+
+    A child that completes is a success. One that is compensated is a failure: the parent turns back. To undo a
+    completed child is to have it go back by its own compensations, so before the pivot a child has none of its own,
+    unless there is `nothing_to_undo`. After the pivot the step is `retriable`: a child that is compensated blocks
+    there, and an operator's retry starts another one.
+
+    Raises:
+        SagaDefinitionError: when the class is created, if it contradicts itself.
+    """
+
+    saga: ClassVar[type[Saga[Any]]]
+    """The child's definition; it is run by whoever runs the parent's."""
+    timeout: ClassVar[timedelta | None] = None
+    """When the child is cancelled, whose end is awaited all the same; None: it ends by its own timeouts."""
+    nothing_to_undo: ClassVar[bool] = False
+    retriable: ClassVar[bool] = False
+
+    @abstractmethod
+    def child_state(self, state: S) -> C:
+        """What the child starts with."""
+
+    def on_completed(self, state: S, child: C) -> None:
+        """Take what the child has come to into the state."""
+
+    def on_compensated(self, state: S, child: C) -> None:
+        """Take why the child failed into the state."""
 
 
 class Sequence(Node[S]):

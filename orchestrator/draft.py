@@ -19,19 +19,23 @@ from messaging.messages import Event
 from orchestrator.errors import HookRaised
 from orchestrator.ids import message_id
 from orchestrator.instance import (
+    CHILD,
     INSTANT,
+    ITEMS,
+    LOCAL,
     TIMER,
     BlockedReason,
     Direction,
     FirstCause,
+    Item,
     SagaInstance,
     SagaStatus,
     StepKey,
     StepRecord,
     StepStatus,
 )
-from orchestrator.plan import CommandLeaf, LeafPlan
-from orchestrator.signals import Decision, Note, Replaced
+from orchestrator.plan import CommandLeaf, ItemsLeaf, LeafPlan
+from orchestrator.signals import Decision, Note, Replaced, Tell
 
 if TYPE_CHECKING:
     from orchestrator.definition import Saga
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOOK_AGAIN: Final = timedelta(hours=1)
+RUN_AGAIN: Final = timedelta(seconds=5)
+"""When a local step is due again that nobody has run by then, such as after the end of the process that was to."""
 
 TRANSITIONS: Final = {
     SagaStatus.RUNNING: frozenset(
@@ -48,7 +54,7 @@ TRANSITIONS: Final = {
         {SagaStatus.BLOCKED, SagaStatus.COMPENSATED, SagaStatus.COMPENSATED_WITH_EXCEPTIONS, SagaStatus.ABANDONED}
     ),
     SagaStatus.BLOCKED: frozenset({SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.ABANDONED}),
-    SagaStatus.COMPLETED: frozenset[SagaStatus](),
+    SagaStatus.COMPLETED: frozenset({SagaStatus.COMPENSATING}),  # by a parent's order alone
     SagaStatus.COMPENSATED: frozenset[SagaStatus](),
     SagaStatus.COMPENSATED_WITH_EXCEPTIONS: frozenset[SagaStatus](),
     SagaStatus.ABANDONED: frozenset[SagaStatus](),
@@ -82,6 +88,11 @@ class Draft:
         self.refused = ""
         self.accepted = True
         self.parked = False
+        self.local: list[StepKey] = []
+        self.items = dict(instance.items)
+        self.new_items: list[Item] = []
+        self.children: list[SagaInstance] = []
+        self.tells: list[Tell] = []
 
     # -- rows
 
@@ -143,6 +154,37 @@ class Draft:
             deadline=self.in_time(after + self.timeout_of(record.key)),
             ended_at=None,
         )
+
+    def freeze(self, items: Iterable[Item]) -> None:
+        """Write new items."""
+        for item in items:
+            self.items[item.step, item.key] = item
+            self.new_items.append(item)
+
+    def item_at(self, step: str, position: int) -> Item | None:
+        """An item by its position, if it is at hand."""
+        found = (item for item in self.items.values() if (item.step, item.position) == (step, position))
+        return next(found, None)
+
+    def item_of(self, key: StepKey) -> tuple[Any, ...]:
+        """What hooks are given beside the state: the item a row belongs to, if it belongs to one."""
+        if not key.branch:
+            return ()
+        group = self.leaf(key.step).group
+        leaf = self.leaf(group)
+        assert isinstance(leaf, ItemsLeaf)
+        with self.blaming(key.label, group):
+            return (leaf.adapter.validate_json(self.items[group, key.branch].text),)
+
+    def begin_local(self, key: StepKey) -> None:
+        """Write a row for a function of the author's, to be run once that is committed."""
+        self.add(key, StepStatus.WAITING, wire_name=LOCAL, awaited_key="function", deadline=self.now + RUN_AGAIN)
+        self.local.append(key)
+
+    def run_local(self, record: StepRecord) -> None:
+        """Have the function of a row run that is due."""
+        self.change(record, deadline=self.now + RUN_AGAIN)
+        self.local.append(record.key)
 
     def timeout_of(self, key: StepKey) -> timedelta:
         """How long one attempt waits for its reply."""
@@ -207,7 +249,8 @@ class Draft:
         """End here, whatever is open: nothing is awaited, sent or undone any more."""
         for record in self.open_records():
             never_sent = record.attempt == 1 and record.send_after is not None and record.send_attempts == 0
-            cancelled = record.status is StepStatus.WAITING or never_sent
+            waits = record.status is StepStatus.WAITING and record.wire_name != CHILD
+            cancelled = waits or never_sent
             status = StepStatus.CANCELLED if cancelled else StepStatus.UNKNOWN
             self.end(record, status, record.error_code, record.error_text)
         self.blocked = self.paused_at = None
@@ -217,7 +260,7 @@ class Draft:
         """Move deadlines by the time since then, less what they go on standing still for another reason."""
         moved = max((still_from or self.now) - since, timedelta(0))
         for record in self.open_records():
-            fixed = (record.wire_name, record.awaited_key) == (TIMER, INSTANT)
+            fixed = record.wire_name == LOCAL or (record.wire_name, record.awaited_key) == (TIMER, INSTANT)
             if record.deadline is not None and not fixed:
                 self.change(record, deadline=record.deadline + moved)
         if self.deadline is not None:
@@ -252,14 +295,14 @@ class Draft:
         except Exception as error:
             raise HookRaised(self.was.id, step, hook, error) from error
 
-    def ask(self, step: str, hook: Callable[..., T]) -> T:
+    def ask(self, step: str, hook: Callable[..., T], *args: Any) -> T:
         """Call a hook whose changes to the state are not kept.
 
         Raises:
             HookRaised: it raised.
         """
         with self.blaming(step, hook.__name__):
-            return hook(self.parsed_state())
+            return hook(self.parsed_state(), *args)
 
     def tell(self, step: str, hook: Callable[..., None], *args: Any) -> None:
         """Call a hook whose changes to the state are kept.
@@ -297,6 +340,7 @@ class Draft:
             status=self.status,
             state=self.state,
             steps=self.steps,
+            items=self.items,
             seq=self.seq,
             deadline=self.deadline,
             first_cause=self.first_cause,
@@ -308,7 +352,7 @@ class Draft:
             current_step=step or ", ".join(dict.fromkeys(r.key.step for r in self.open_records())),
             wake_at=self._wake_at(),
             updated_at=self.now if self.accepted else self.was.updated_at,
-            ended_at=self.now if ended_now else self.was.ended_at,
+            ended_at=self.now if ended_now else self.was.ended_at if self.status.terminal else None,
         )
         return Decision(
             instance,
@@ -320,12 +364,19 @@ class Draft:
             self.accepted,
             self.refused,
             self.parked,
+            tuple(self.local),
+            tuple(self.new_items),
+            tuple(self.children),
+            tuple(self.tells),
         )
+
+    def _looks_for_events(self, record: StepRecord) -> bool:
+        return record.status is StepStatus.WAITING and record.wire_name not in (TIMER, LOCAL, ITEMS, CHILD)
 
     def _wake_at(self) -> datetime | None:
         if self.status.terminal or self.status is SagaStatus.BLOCKED or self.paused_at:
             return None
-        new_wait = any(self.steps[key].status is StepStatus.WAITING for key in self.added)
+        new_wait = any(self._looks_for_events(self.steps[key]) for key in self.added)
         if self.wake_now or new_wait:
             return self.now
         if self.keeps_wake_up and self.was.wake_at is not None and self.was.wake_at <= self.now:

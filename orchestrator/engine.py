@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -20,6 +20,7 @@ from orchestrator.batch import Batch
 from orchestrator.errors import ConcurrentUpdate
 from orchestrator.incoming import Events, Reply, Unmatched, unmatched_message
 from orchestrator.instance import SagaInstance, StepKey
+from orchestrator.local_runner import Due, LocalJob, job_of
 from orchestrator.registry import SagaRegistry
 from orchestrator.sender import Sender
 from orchestrator.signal_codec import EVENT, signal_from_row
@@ -46,6 +47,7 @@ from orchestrator.store import (
     StoreTransaction,
     UnmatchedMessage,
 )
+from orchestrator.watching import Watching
 
 logger = logging.getLogger(__name__)
 
@@ -68,27 +70,41 @@ class Engine:
     """Turns batches of signals into transactions. Each method is one transaction, safe to repeat."""
 
     def __init__(
-        self, registry: SagaRegistry, store: SagaStore, sender: Sender, settings: EngineSettings | None = None
+        self,
+        registry: SagaRegistry,
+        store: SagaStore,
+        sender: Sender,
+        settings: EngineSettings | None = None,
+        *,
+        watching: Watching | None = None,
     ) -> None:
         self._registry, self._store, self._sender = registry, store, sender
+        self.watching = watching
         self.settings = settings or EngineSettings()
         self._at_hand: tuple[UUID, ...] = ()
         self.events_published: Callable[[], None] = lambda: None
         """Called after a commit that put events into the outbox."""
+        self.local_due: Callable[[Sequence[Due]], None] = lambda _: None
+        """Called after a commit with the local steps to be run, each by `run_local`."""
 
     async def replies(self, items: Sequence[Reply | Unmatched]) -> None:
         """Decide replies, in order; those that fit nothing are kept whole with why."""
         replies = [item for item in items if isinstance(item, Reply)]
         unmatched = [unmatched_message(item, item.reason) for item in items if isinstance(item, Unmatched)]
+        put_aside = 0
 
         async def work(tx: StoreTransaction) -> Batch:
+            nonlocal put_aside
             refs = await tx.find_commands([item.command_id for item in replies])
             batch = self._batch(await tx.lock(list({ref.saga_id for ref in refs.values()})))
             more = [self._reply(batch, item, refs.get(item.command_id)) for item in replies]
-            await tx.add_unmatched([*unmatched, *(message for message in more if message)])
+            aside = [*unmatched, *(message for message in more if message)]
+            put_aside = len(aside)
+            await tx.add_unmatched(aside)
             return batch
 
         await self._run(work)
+        self._tell_unmatched(put_aside)
 
     def _reply(self, batch: Batch, item: Reply, ref: CommandRef | None) -> UnmatchedMessage | None:
         if ref is None:
@@ -111,6 +127,7 @@ class Engine:
             await tx.add_unmatched(unmatched)
             new = await tx.add_events(rows)
         failpoints.reached("engine.events_kept")
+        self._tell_unmatched(len(unmatched))
         return new
 
     async def match_events(self, event_ids: Sequence[UUID] | None = None) -> int:
@@ -168,6 +185,8 @@ class Engine:
         return found
 
     async def _woken(self, tx: StoreTransaction, locked: Locked) -> Batch:
+        if self.watching is not None:
+            locked = await _traced(tx, locked, self.watching)
         batch = self._batch(locked)
         waiting = [saga.id for saga in locked.sagas.values() if saga.seq]
         if waiting:
@@ -176,6 +195,47 @@ class Engine:
         for saga_id in locked.sagas:
             batch.tell(saga_id, DeadlinePassed())
         return batch
+
+    async def run_local(self, saga_id: UUID, key: StepKey) -> None:
+        """Run the function of a local step, if it is due still, and decide with its result, in one transaction.
+
+        What it raises is rolled back with everything, and decided in a transaction of its own.
+        """
+        job: LocalJob | None = None
+
+        async def work(tx: StoreTransaction) -> Batch:
+            nonlocal job
+            batch = self._batch(await tx.lock([saga_id]))
+            job = self._job(batch, saga_id, key)
+            if job is not None:
+                told = batch.tell(saga_id, await job.run(tx))
+                if told.error:  # what follows cannot be decided; nor can what has run stay without it
+                    raise _NothingFollows(told.step, told.error)
+            return batch
+
+        try:
+            await self._run(work, alone=True)
+        except Exception as error:
+            if job is None:
+                raise
+            await self._rolled_back(saga_id, job, error)
+
+    async def _rolled_back(self, saga_id: UUID, job: LocalJob, error: Exception) -> None:
+        logger.info("Step %s of saga %s was rolled back: %s", job.key.step, saga_id, error)
+        outcome = CodeFailed(error.step, str(error)) if isinstance(error, _NothingFollows) else job.failed(error)
+
+        async def work(tx: StoreTransaction) -> Batch:
+            batch = self._batch(await tx.lock([saga_id]))
+            due = self._job(batch, saga_id, job.key)
+            if due is not None and due.attempt == job.attempt:
+                batch.tell(saga_id, outcome)
+            return batch
+
+        await self._run(work, alone=True)
+
+    def _job(self, batch: Batch, saga_id: UUID, key: StepKey) -> LocalJob | None:
+        instance = batch.saga(saga_id)
+        return job_of(self._registry.find(instance.pin) if instance else None, instance, key)
 
     async def signals(self, limit: int) -> int:
         """Tell sagas what is kept for them; return how many sagas had something."""
@@ -239,9 +299,9 @@ class Engine:
         failpoints.reached("engine.loaded")
         return Batch(self._registry, locked, grace=self.settings.grace)
 
-    async def _run(self, work: Callable[[StoreTransaction], Awaitable[Batch]]) -> None:
-        """One transaction: the work, its decisions, and the sender's news last; then publish."""
-        marks, problems = self._sender.take_marks(), self._sender.take_problems()
+    async def _run(self, work: Callable[[StoreTransaction], Awaitable[Batch]], *, alone: bool = False) -> None:
+        """One transaction: the work, its decisions, and the sender's news last, unless alone; then publish."""
+        marks, problems = ([], {}) if alone else (self._sender.take_marks(), self._sender.take_problems())
         try:
             async with self._store.transaction() as tx:
                 batch = await work(tx)
@@ -255,13 +315,29 @@ class Engine:
         failpoints.reached("engine.committed")
         if marks:
             failpoints.reached("engine.marked")
+        if self.watching is not None:
+            self.watching.committed(batch.changes)
         await self._sender.send(commands)
+        if due := batch.local_due:
+            self.local_due(due)
         if batch.publishes_events:
             self.events_published()
+
+    def _tell_unmatched(self, messages: int) -> None:
+        if self.watching is not None:
+            self.watching.unmatched(messages)
 
     def may_succeed_again(self, error: BaseException) -> bool:
         """Whether the same batch, done again as a whole, may go through."""
         return isinstance(error, ConcurrentUpdate) or self._store.is_transient(error)
+
+
+class _NothingFollows(Exception):
+    """A hook raised when a local step was to be followed by the next."""
+
+    def __init__(self, step: str, error: str) -> None:
+        self.step = step
+        super().__init__(error)
 
 
 class _Telling:
@@ -314,6 +390,15 @@ class _Telling:
             if note.unusable:
                 message = UnmatchedMessage("", note.text, signal.body.encode(), "{}", signal.saga_id)
                 self.unmatched.append(message)
+
+
+async def _traced(tx: StoreTransaction, locked: Locked, watching: Watching) -> Locked:
+    """Begin a trace for those that are new and have none."""
+    new = [saga for saga in locked.sagas.values() if saga.revision == 0 and not saga.trace]
+    traces = {saga.id: trace for saga in new if (trace := watching.begun(saga))}
+    await tx.set_traces(traces)
+    traced = {saga_id: replace(locked.sagas[saga_id], trace=trace) for saga_id, trace in traces.items()}
+    return Locked(locked.now, {**locked.sagas, **traced}) if traced else locked
 
 
 async def _parked_waits(tx: StoreTransaction, batch: Batch, matches: Iterable[EventMatch]) -> set[tuple[UUID, StepKey]]:

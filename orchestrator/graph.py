@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from orchestrator.definition import Saga
 from orchestrator.draft import TRANSITIONS
 from orchestrator.instance import SagaStatus
-from orchestrator.plan import Branch, CommandLeaf, EventLeaf, LeafPlan
+from orchestrator.plan import Branch, ChildLeaf, CommandLeaf, EventLeaf, ItemsLeaf, LeafPlan, LocalLeaf
 
 _DOT_LOOKS: Final = {
     "step": "style=rounded",
@@ -51,6 +51,13 @@ class Group:
     id: str
     parts: tuple[Part, ...]
     together: bool
+    title: str = ""
+    """What a `ForEach` says; other groups have none."""
+
+    @property
+    def label(self) -> str:
+        """What the group is, in a few words."""
+        return self.title or ("together" if self.together else "in sequence")
 
 
 Part: TypeAlias = Shape | Group
@@ -68,20 +75,30 @@ def _part(part: LeafPlan | Branch, numbers: Iterator[int]) -> Part:
     if isinstance(part, Branch):
         group = f"g{next(numbers)}"
         return Group(group, tuple(_part(inner, numbers) for inner in part.parts), part.together)
-    if isinstance(part, CommandLeaf):
-        return _command(part)
+    if isinstance(part, ItemsLeaf):
+        title = f"{part.name}: for each item, {part.step.concurrency} at once"
+        return Group(f"g{next(numbers)}", tuple(_part(one, numbers) for one in part.inner.parts), False, title)
+    if isinstance(part, (CommandLeaf, LocalLeaf)):
+        return _doing(part)
     return _wait(part)
 
 
-def _command(leaf: CommandLeaf) -> Shape:
+def _doing(leaf: CommandLeaf | LocalLeaf) -> Shape:
     kind = "pivot" if leaf.step.pivot else "retriable" if leaf.step.retriable else "step"
-    sends = " or ".join(command.wire_name for command in leaf.commands)
-    undone_by = " or ".join(command.wire_name for command in leaf.compensations)
     said = {"pivot": ("pivot",), "retriable": ("tried until it succeeds",)}.get(kind, ())
-    return Shape(f"s{leaf.position}", leaf.name, kind, (f"{sends} → {leaf.step.participant}", *said), undone_by)
+    if isinstance(leaf, LocalLeaf):
+        does, undone_by = "runs here, in the saga's transaction", "a function of its own" if leaf.undoable else ""
+    else:
+        sends = " or ".join(command.wire_name for command in leaf.commands)
+        does = f"{sends} → {leaf.step.participant}"
+        undone_by = " or ".join(command.wire_name for command in leaf.compensations)
+    return Shape(f"s{leaf.position}", leaf.name, kind, (does, *said), undone_by)
 
 
 def _wait(leaf: LeafPlan) -> Shape:
+    if isinstance(leaf, ChildLeaf):
+        undone_by = "having it go back" if leaf.undoable else ""
+        return Shape(f"s{leaf.position}", leaf.name, "wait", (f"saga {leaf.step.saga.name}",), undone_by)
     if not isinstance(leaf, EventLeaf):
         return Shape(f"s{leaf.position}", leaf.name, "wait", ("waits for a time",))
     timeout, then = leaf.step.timeout, leaf.step.on_timeout
@@ -129,7 +146,7 @@ def _mermaid_part(part: Part, indent: str) -> Iterator[str]:
         if part.undone_by:
             yield f'{indent}{part.id} -. undone by .-> u{part.id}["{_escaped(part.undone_by)}"]'
         return
-    yield f'{indent}subgraph {part.id}["{"together" if part.together else "in sequence"}"]'
+    yield f'{indent}subgraph {part.id}["{_escaped(part.label)}"]'
     for inner in part.parts:
         yield from _mermaid_part(inner, indent + "    ")
     ids = [] if part.together else [inner.id for inner in part.parts]
@@ -181,7 +198,7 @@ def _dot_part(part: Part, indent: str) -> Iterator[str]:
             yield f'{indent}{part.id} -> u{part.id} [style=dashed label="undone by"]'
         return
     yield f"{indent}subgraph cluster_{part.id} {{"
-    yield f'{indent}    label="{"together" if part.together else "in sequence"}" style=dashed'
+    yield f"{indent}    label={_quoted(part.label)} style=dashed"
     for inner in part.parts:
         yield from _dot_part(inner, indent + "    ")
     if not part.together:

@@ -6,6 +6,7 @@ Steps run from top to bottom; what runs together stands side by side in a dashed
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from html import escape
 from typing import Any, Final
 from unicodedata import east_asian_width
@@ -90,6 +91,8 @@ def _described(part: Part) -> str:
     if isinstance(part, Shape):
         undone = f", undone by {part.undone_by}" if part.undone_by else ""
         return f"{part.name} ({', '.join(part.lines)}{undone})"
+    if part.title:
+        return f"{part.title} [{_described(replace(part, title=''))}]"
     words = (" together with " if part.together else ", then ").join(_described(inner) for inner in part.parts)
     return f"[{words}]" if part.together else words
 
@@ -109,6 +112,9 @@ def _size(part: Part) -> tuple[float, float]:
         widths = [_wide(part.name, _NAME_CHAR), *(_wide(text, _CHAR) for text in texts)]
         rule = _PAD / 2 if part.undone_by else 0
         return max(_LEAST_WIDTH, max(widths) + 2 * _PAD), 2 * _PAD + _LINE * (1 + len(texts)) + rule
+    if part.title:
+        width, height = _size(replace(part, title=""))
+        return max(width, _wide(part.title, _CHAR)) + 2 * _PAD, height + 2 * _PAD + _LINE
     sizes = [_size(inner) for inner in part.parts]
     if part.together:
         width = sum(size[0] for size in sizes) + _PAD * (len(sizes) + 1)
@@ -126,7 +132,7 @@ def _undo_lines(shape: Shape) -> tuple[str, ...]:
 def _drawn(part: Part, middle: float, top: float) -> Iterator[str]:
     if isinstance(part, Shape):
         yield from _card(part, middle, top)
-    elif part.together:
+    elif part.together or part.title:
         yield from _frame(part, middle, top)
     else:
         yield from _stack(part, middle, top)
@@ -145,7 +151,10 @@ def _frame(group: Group, middle: float, top: float) -> Iterator[str]:
     width, height = _size(group)
     left = middle - width / 2
     yield f'<rect class="frame" x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" rx="10"/>'
-    yield _text("together", "text", left + _PAD, top + _LINE)
+    yield _text(group.title or "together", "text", left + _PAD, top + _LINE)
+    if group.title:
+        yield from _drawn(replace(group, title=""), middle, top + _PAD + _LINE)
+        return
     left += _PAD
     for inner in group.parts:
         wide = _size(inner)[0]

@@ -18,6 +18,12 @@ def message_id(saga_id: UUID, key: StepKey, round_: int, attempt: int) -> UUID:
     return uuid5(_NAMESPACE, json.dumps(parts, separators=(",", ":")))
 
 
+def child_id(parent_id: UUID, key: StepKey, round_: int) -> UUID:
+    """The id of a step's child: however often it is started, it is one. A new round is another child."""
+    parts = [str(parent_id), key.step, key.branch, "child", round_]
+    return uuid5(_NAMESPACE, json.dumps(parts, separators=(",", ":")))
+
+
 def idempotency_key(saga_id: UUID, key: StepKey, round_: int) -> str:
     """What a participant dedupes by: stable over the attempts of a round."""
     branch = f"/{key.branch}" if key.branch else ""

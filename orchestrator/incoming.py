@@ -14,8 +14,10 @@ from pydantic import ValidationError
 
 from messaging import envelope as wire
 from messaging.codec import Limits, check_json
+from messaging.dialects import in_our_words
 from messaging.envelope import Envelope
 from messaging.errors import DecodeError
+from messaging.evolution import body_of_today
 from messaging.transport import Delivery
 from orchestrator.progress import KEYLESS
 from orchestrator.registry import KnownEvent
@@ -84,26 +86,30 @@ def read_event(
     problem = _undecodable(delivery, limits)
     if problem:
         return Undecodable(problem, delivery)
-    envelope = delivery.envelope
+    try:
+        envelope = in_our_words(delivery.envelope, limits)
+    except DecodeError as error:
+        return Unmatched(error.problem, delivery)
     event_type = known.get(envelope.type)
     if event_type is None:
         return Unmatched(f"no saga here waits for events of type {envelope.type!r}", delivery)
     try:
-        keys = _keys_of(envelope, event_type)
+        body = body_of_today(event_type.event, envelope, limits)
+        keys = _keys_of(body, envelope.text_header(wire.SAGA_ID), event_type)
+    except DecodeError as error:
+        return Unmatched(error.problem, delivery)
     except ValidationError as error:
         return Unmatched(f"the body is no {envelope.type!r}: {error.error_count()} fields are wrong", delivery)
     except Exception as error:  # noqa: BLE001 - the author's event_key; whatever it raises, the consumer lives on
         return Unmatched(f"event_key raised {type(error).__name__}: {error}", delivery)
     message_id = envelope.message_id or str(uuid4())
-    body = envelope.body.decode()
-    rows = tuple(ReceivedEvent(message_id, envelope.type, key, body, keep_for) for key in keys)
+    rows = tuple(ReceivedEvent(message_id, envelope.type, key, body.decode(), keep_for) for key in keys)
     return Events(rows, delivery) if rows else Unmatched("no key, and no saga-id header to match by", delivery)
 
 
-def _keys_of(envelope: Envelope, known: KnownEvent) -> list[str]:
-    event = known.event.model_validate_json(envelope.body)
+def _keys_of(body: bytes, saga_id: str, known: KnownEvent) -> list[str]:
+    event = known.event.model_validate_json(body)
     keys: dict[str, None] = {}
-    saga_id = envelope.text_header(wire.SAGA_ID)
     for leaf in known.waits:
         key = leaf.step.event_key(event)
         if key is not None:

@@ -14,6 +14,12 @@ TIMER: Final = "timer"
 DURATION: Final = "duration"
 INSTANT: Final = "instant"
 """The awaited key of a delay; an instant does not move while the saga stands still."""
+LOCAL: Final = "local"
+"""What a local step waits for: that its function is run. Its deadline is when it is due, again."""
+ITEMS: Final = "items"
+"""What a `ForEach` waits for: that all its items are over."""
+CHILD: Final = "saga"
+"""What a step with a child waits for; the awaited key is the child's id."""
 SKIPPED: Final = "skipped"
 RESOLVED: Final = "resolved"
 """The `error_code` of a record that an operator ended; the reason is its `error_text`."""
@@ -63,7 +69,7 @@ class StepStatus(StrEnum):
     OUTSTANDING = "outstanding"
     """A command without a definitive reply; an attempt is out, or waits for its turn to be sent."""
     WAITING = "waiting"
-    """For an event."""
+    """For an event, for time to pass, or for a function of its own to be run."""
     SUCCEEDED = "succeeded"
     REFUSED = "refused"
     """The participant answered `failure`: it did not happen."""
@@ -97,6 +103,17 @@ class StepKey:
     direction: Direction = Direction.ACTION
     branch: str = ""
 
+    @property
+    def label(self) -> str:
+        """Step and branch in one word, `PackingLine/sku-7`; a step's name has no slash."""
+        return f"{self.step}/{self.branch}" if self.branch else self.step
+
+    @classmethod
+    def labelled(cls, label: str, direction: Direction) -> StepKey:
+        """The key with this label."""
+        step, _, branch = label.partition("/")
+        return cls(step, direction, branch)
+
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
@@ -111,6 +128,8 @@ class StepRecord:
     status: StepStatus
     started_at: datetime
     wire_name: str = ""
+    schema_version: int = 1
+    """That of the command's class when its body was written."""
     participant: str = ""
     round: int = 1
     attempt: int = 1
@@ -132,6 +151,19 @@ class StepRecord:
     error_code: str = ""
     error_text: str = ""
     ended_at: datetime | None = None
+    memo: str = ""
+    """What the core keeps with the row of a `ForEach`, see `roster`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One of the items of a `ForEach`, as it was when that was reached: never changed."""
+
+    step: str
+    position: int
+    key: str
+    text: str
+    """JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +173,16 @@ class FirstCause:
     step: str
     code: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """Which saga started this one, from which step, and which is the first of them all."""
+
+    id: UUID
+    root: UUID
+    step: str
+    """The label of the step's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,5 +223,9 @@ class SagaInstance:
     first_cause: FirstCause | None = None
     ended_at: datetime | None = None
     trace: str = ""
-    """W3C traceparent of whoever started it."""
+    """W3C traceparent, and after a space tracestate, of whoever started it."""
+    parent: Parent | None = None
     steps: Mapping[StepKey, StepRecord] = field(default_factory=dict[StepKey, StepRecord])
+    """Of the items of a `ForEach`, only those that are under way or next have their records here."""
+    items: Mapping[tuple[str, str], Item] = field(default_factory=dict[tuple[str, str], Item])
+    """The items of these, by the step and their key."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -23,6 +23,7 @@ from orchestrator.engine import Engine
 from orchestrator.incoming import Events, Read, Reply, Undecodable, Unmatched, read_event, read_reply
 from orchestrator.intake import Intake
 from orchestrator.registry import SagaRegistry
+from orchestrator.watching import nothing
 
 logger = logging.getLogger(__name__)
 
@@ -104,21 +105,24 @@ class EngineLoop:
         limit = self._engine.settings.batch
         while not self._stopping and not (self._replies.empty and self._events.empty):
             if deliveries := self._replies.take(limit):
-                await self._handle_replies(deliveries)
+                await self.handle_replies(deliveries)
             if deliveries := self._events.take(limit):
-                await self._handle_events(deliveries)
+                await self.handle_events(deliveries)
             if asyncio.get_running_loop().time() >= self._next_poll + self._settings.poll.total_seconds():
                 return  # the database has its turn, however busy the queues are
 
-    async def _handle_replies(self, deliveries: Sequence[Delivery]) -> None:
+    async def handle_replies(self, deliveries: Sequence[Delivery]) -> None:
+        """Decide what was taken from the reply queue, and settle it once that is committed."""
         failpoints.reached("engine.received")
         limits = self._engine.settings.limits
         items = [read_reply(delivery, limits) for delivery in deliveries]
         usable = [item for item in items if isinstance(item, Reply | Unmatched)]
-        done = await self._each(usable, self._engine.replies, self._replies)
-        await self._settle(self._replies, items, done)
+        with self._watched(deliveries):
+            done = await self._each(usable, self._engine.replies, self._replies)
+            await self._settle(self._replies, items, done)
 
-    async def _handle_events(self, deliveries: Sequence[Delivery]) -> None:
+    async def handle_events(self, deliveries: Sequence[Delivery]) -> None:
+        """Keep what was taken from the event queue, settle it, and hand it to the sagas that wait."""
         failpoints.reached("engine.received")
         settings = self._engine.settings
         known = self._registry.events
@@ -129,10 +133,20 @@ class EngineLoop:
         async def keep(some: Sequence[Events | Unmatched]) -> None:
             new.extend(await self._engine.keep_events(some))
 
-        done = await self._each(usable, keep, self._events)
-        await self._settle(self._events, items, done)
-        if new:
-            await self._persistently(lambda: self._engine.match_events(new))
+        with self._watched(deliveries):
+            done = await self._each(usable, keep, self._events)
+            await self._settle(self._events, items, done)
+            if new:
+                await self._persistently(lambda: self._engine.match_events(new))
+
+    @contextlib.contextmanager
+    def _watched(self, deliveries: Sequence[Delivery]) -> Generator[None]:
+        watching = self._engine.watching
+        ended = watching.taken(deliveries) if watching is not None else nothing
+        try:
+            yield
+        finally:
+            ended()
 
     async def _settle(self, intake: Intake, items: Sequence[Read], done: Sequence[Delivery]) -> None:
         await intake.handled(done)
@@ -143,7 +157,7 @@ class EngineLoop:
                 await self._dead_letter(intake, item.delivery, "undecodable", item.reason)
 
     async def _dead_letter(self, intake: Intake, delivery: Delivery, reason: str, detail: str) -> None:
-        logger.warning("Message %s is dead-lettered: %s", delivery.envelope.message_id or "without id", detail)
+        logger.warning("Message %r is dead-lettered: %s", delivery.envelope.message_id, detail)
         try:
             await intake.subscription.dead_letter(delivery, reason, detail)
         except PublishError as error:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from uuid import UUID
 
 from messaging.transport import Outgoing
 from orchestrator.errors import ConcurrentUpdate
-from orchestrator.instance import Pin, SagaInstance, SagaStatus, StepKey, StepRecord, StepStatus
+from orchestrator.instance import Item, Pin, SagaInstance, SagaStatus, StepKey, StepRecord, StepStatus
 from orchestrator.rising_ids import RisingIds
+from orchestrator.roster import at_hand
 from orchestrator.signal_codec import ACTIONS
 from orchestrator.signals import Decision, Note
 from orchestrator.store import (
@@ -28,6 +29,9 @@ from orchestrator.store import (
     StoredSignal,
     UnmatchedMessage,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -67,6 +71,7 @@ class MemoryTables:
     sagas: dict[UUID, SagaInstance] = field(default_factory=dict[UUID, SagaInstance])
     """Their records carry no body and no reply: those are in `bodies` and `replies`."""
     wakes: dict[UUID, datetime] = field(default_factory=dict[UUID, datetime])
+    items: dict[UUID, tuple[Item, ...]] = field(default_factory=dict[UUID, tuple[Item, ...]])
     bodies: dict[tuple[UUID, StepKey], str] = field(default_factory=dict[tuple[UUID, StepKey], str])
     replies: dict[tuple[UUID, StepKey], str] = field(default_factory=dict[tuple[UUID, StepKey], str])
     unsent: dict[tuple[UUID, StepKey], str] = field(default_factory=dict[tuple[UUID, StepKey], str])
@@ -81,6 +86,15 @@ class MemoryTables:
     outgoing: dict[UUID, Outgoing] = field(default_factory=dict[UUID, Outgoing])
     audit: dict[UUID, AuditEntry] = field(default_factory=dict[UUID, AuditEntry])
 
+    def copied(self) -> MemoryTables:
+        """The same rows in tables of their own."""
+        return MemoryTables(*(dict(getattr(self, table.name)) for table in fields(self)))
+
+
+class _NoSession:
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"the memory store has no database for session.{name}. Use a SqlStore, on SQLite say")
+
 
 class SystemClock:
     """This process' clock."""
@@ -94,10 +108,14 @@ class MemoryStore:
     """Keeps sagas in dictionaries. One transaction runs at a time, so nothing is ever locked by others.
 
     Closing keeps everything, so that `open` after `close` is a restart of everything but the process.
+
+    Args:
+        clock: what time it is.
+        tables: what it keeps already.
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        self.tables: Final = MemoryTables()
+    def __init__(self, clock: Clock | None = None, tables: MemoryTables | None = None) -> None:
+        self.tables: Final = MemoryTables() if tables is None else tables
         self._clock: Clock = clock or SystemClock()
         self._lock = asyncio.Lock()
         self._new_id = RisingIds()
@@ -224,13 +242,25 @@ class MemoryTransaction:
             steps = dict(stored.steps)
             for key in (*decision.added, *decision.changed):
                 steps[key] = self._write_record(after.id, after.steps[key], steps.get(key))
-            self._write(replace(after, revision=after.revision + 1, steps=steps))
+            self._write(replace(after, revision=after.revision + 1, steps=steps, items={}))
+            if decision.items:
+                self._put(self._tables.items, after.id, (*self._tables.items.get(after.id, ()), *decision.items))
             for old in decision.replaced:
                 ref = CommandRef(after.id, old.key, old.round, old.attempt)
                 self._put(self._tables.commands, old.command_id, ref)
             for note in decision.notes:
                 if not note.unusable:
                     self._put(self._tables.history, self._new_id(), (after.id, note))
+
+    @asynccontextmanager
+    async def session(self, *, timeout: timedelta) -> AsyncGenerator[AsyncSession]:
+        """There is no database here: whoever uses the session is told so."""
+        yield cast("AsyncSession", _NoSession())
+
+    async def set_traces(self, traces: Mapping[UUID, str]) -> None:
+        """Write the traces of these sagas."""
+        for saga_id, trace in traces.items():
+            self._write(replace(self._tables.sagas[saga_id], trace=trace))
 
     async def mark_sent(self, command_ids: Sequence[UUID]) -> None:
         """Note that these attempts were confirmed by the broker."""
@@ -372,7 +402,9 @@ class MemoryTransaction:
         now = self._clock.now()
         if saga_ids:
             self._now = now
-        return Locked(now, {saga_id: self._tables.sagas[saga_id] for saga_id in saga_ids})
+        return Locked(
+            now, {one: at_hand(self._tables.sagas[one], self._tables.items.get(one) or ()) for one in saga_ids}
+        )
 
     def _has_ended(self, saga_id: UUID) -> bool:
         saga = self._tables.sagas.get(saga_id)

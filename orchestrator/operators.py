@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final, assert_never
 
+from orchestrator import children, local
 from orchestrator.draft import Draft
 from orchestrator.instance import (
     RESOLVED,
@@ -16,8 +17,8 @@ from orchestrator.instance import (
     StepRecord,
     StepStatus,
 )
-from orchestrator.plan import CommandLeaf, EventLeaf
-from orchestrator.progress import happened, publish_events, turn_back
+from orchestrator.plan import ChildLeaf, CommandLeaf, EventLeaf, LocalLeaf
+from orchestrator.progress import publish_events, turn_back
 from orchestrator.signals import (
     AbandonRequested,
     ActionRequested,
@@ -29,6 +30,7 @@ from orchestrator.signals import (
     RetryRequested,
     SkipRequested,
 )
+from orchestrator.tree import happened
 
 _OF_THE_CODE: Final = (BlockedReason.CODE_ERROR, BlockedReason.NEEDS_VERSION)
 
@@ -87,6 +89,16 @@ def _turn_back_by_order(draft: Draft, code: str, reason: str) -> None:
         turn_back(draft, draft.was.current_step, code, reason)
 
 
+def turn_back_for_parent(draft: Draft, reason: str) -> None:
+    """Turn back as a parent orders, if that can be; it is told the end either way."""
+    if draft.direction is SagaStatus.COMPENSATING or draft.pivot_passed:
+        draft.ignore("order", f"the parent cancels it ({reason}), but it goes its way")
+        return
+    if draft.blocked:
+        draft.unblock()
+    turn_back(draft, draft.was.current_step, "cancelled-by-parent", reason)
+
+
 def _abandon(draft: Draft, asked: AbandonRequested) -> None:
     draft.turned_back_by(draft.was.current_step, "abandoned", asked.reason)
     draft.abandon()
@@ -99,7 +111,7 @@ def _retry(draft: Draft, retry: RetryRequested) -> None:
         return
     reason, key = blocked
     draft.unblock()
-    _noted(draft, "retried", retry, key.step)
+    _noted(draft, "retried", retry, key.label)
     if reason in _OF_THE_CODE:
         draft.wake_now = True
     elif key in draft.steps:
@@ -112,12 +124,12 @@ def _blocked_at(draft: Draft, step: str) -> tuple[BlockedReason, StepKey] | None
         draft.refuse(f"it is {draft.status.value}, not blocked")
         return None
     reason, blocked_step, back_to, _ = draft.blocked
-    if step and step != blocked_step:
+    direction = Direction.COMPENSATION if back_to is SagaStatus.COMPENSATING else Direction.ACTION
+    key = StepKey.labelled(blocked_step, direction)
+    if step and step not in (key.label, key.step):
         draft.refuse(f"it is blocked at {blocked_step or 'the saga'}, not at {step}")
         return None
-    return reason, StepKey(
-        blocked_step, Direction.COMPENSATION if back_to is SagaStatus.COMPENSATING else Direction.ACTION
-    )
+    return reason, key
 
 
 def _end_by_hand(draft: Draft, asked: SkipRequested | ResolveRequested, status: StepStatus, code: str) -> None:
@@ -129,7 +141,7 @@ def _end_by_hand(draft: Draft, asked: SkipRequested | ResolveRequested, status: 
         draft.refuse(f"it is blocked by {reason.value}: deploy code that works, then retry")
         return
     draft.unblock()
-    _noted(draft, code, asked, key.step)
+    _noted(draft, code, asked, key.label)
     record = draft.steps.get(key)
     if record is None:
         draft.add(key, status, error_code=code, error_text=asked.reason)
@@ -141,7 +153,7 @@ def _end_by_hand(draft: Draft, asked: SkipRequested | ResolveRequested, status: 
 
 def _undo_cannot_be_built(draft: Draft, key: StepKey) -> bool:
     """Whether the hook that raised is a compensation: then there is something to undo, and no row for it yet."""
-    action = draft.steps.get(StepKey(key.step))
+    action = draft.steps.get(StepKey(key.step, branch=key.branch))
     undoing = key.direction is Direction.COMPENSATION and key not in draft.steps
     return undoing and action is not None and happened(action)
 
@@ -151,6 +163,10 @@ def _begin_again(draft: Draft, record: StepRecord) -> None:
     if isinstance(leaf, CommandLeaf):
         refused = record.status is StepStatus.REFUSED
         draft.attempt_again(record, after=timedelta(0), tries=1, new_round=refused)
+    elif isinstance(leaf, LocalLeaf):
+        local.begin_again(draft, record)
+    elif isinstance(leaf, ChildLeaf):
+        children.begin_another_child(draft, leaf, record)
     elif isinstance(leaf, EventLeaf):
         timeout = leaf.step.timeout
         deadline = None if timeout is None else draft.in_time(timeout)

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from messaging import envelope as wire
 from messaging.compose import compose_event
+from messaging.current_trace import parted
 from messaging.envelope import Envelope, HeaderValue, to_queue, to_subscribers
 from messaging.messages import Event
 from messaging.transport import Outgoing
@@ -27,13 +28,13 @@ def command_message(command: SagaCommand, *, reply_to: str, now: datetime) -> Ou
         wire.SAGA_NAME: command.saga_name,
         wire.SAGA_STEP: record.key.step,
         wire.ATTEMPT: record.attempt,
+        wire.SCHEMA_VERSION: record.schema_version,
     }
     if record.compensates:
         headers[wire.COMPENSATES] = record.compensates
     if record.deadline is not None:
         headers[wire.DEADLINE] = record.deadline.isoformat()
-    if command.trace:
-        headers[wire.TRACEPARENT] = command.trace
+    headers |= parted(command.trace)
     envelope = Envelope(
         message_id,
         record.body.encode(),
@@ -50,7 +51,6 @@ def command_message(command: SagaCommand, *, reply_to: str, now: datetime) -> Ou
 def event_message(event: Event, saga: SagaInstance) -> Outgoing:
     """The message of an event that a saga publishes."""
     headers: dict[str, HeaderValue] = {wire.SAGA_ID: str(saga.id), wire.SAGA_NAME: saga.pin.name}
-    if saga.trace:
-        headers[wire.TRACEPARENT] = saga.trace
+    headers |= parted(saga.trace)
     envelope = compose_event(event, correlation_id=str(saga.id), headers=headers, app_id=APP_ID)
     return Outgoing(envelope, to_subscribers(event.wire_name))

@@ -11,27 +11,42 @@ from datetime import timedelta
 from types import SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
+from pydantic import TypeAdapter
+
 from messaging.messages import Command, Event, Reply
 
 if TYPE_CHECKING:
-    from orchestrator.definition import Delay, Step, WaitForEvent
+    from orchestrator.definition import Delay, ForEach, ItemStep, LocalStep, Saga, Step, SubSaga, WaitForEvent
 
 
 @dataclass(frozen=True, slots=True)
 class CommandLeaf:
     """A step of the plan that sends a command."""
 
-    step: Step[Any, Any]
+    step: Step[Any, Any] | ItemStep[Any, Any, Any]
     position: int
     commands: tuple[type[Command[Any]], ...]
     compensations: tuple[type[Command[Any]], ...]
     reply: type[Reply]
     after_pivot: bool
+    base: type[Any]
+    """`Step` or `ItemStep`, which say what hooks do that the author did not write."""
+    group: str = ""
+    """The `ForEach` it belongs to; hooks are given the item then."""
+
+    def says(self, hook: str) -> bool:
+        """Whether the author wrote this hook."""
+        return overrides(type(self.step), self.base, hook)
 
     @property
     def name(self) -> str:
         """The step's name."""
         return self.step.name
+
+    @property
+    def undoable(self) -> bool:
+        """Whether something undoes it."""
+        return bool(self.compensations)
 
     def command_type(self, wire_name: str) -> type[Command[Any]]:
         """The class of a command this step has sent; names are kept with the row as first written."""
@@ -47,6 +62,7 @@ class EventLeaf:
     position: int
     event: type[Event]
     after_pivot: bool
+    group: str = ""
 
     @property
     def name(self) -> str:
@@ -61,6 +77,7 @@ class DelayLeaf:
     step: Delay[Any]
     position: int
     after_pivot: bool
+    group: str = ""
 
     @property
     def name(self) -> str:
@@ -68,7 +85,70 @@ class DelayLeaf:
         return self.step.name
 
 
-LeafPlan: TypeAlias = CommandLeaf | EventLeaf | DelayLeaf
+@dataclass(frozen=True, slots=True)
+class LocalLeaf:
+    """A step of the plan that runs a function of the author's."""
+
+    step: LocalStep[Any]
+    position: int
+    undoable: bool
+    after_pivot: bool
+    group: str = ""
+
+    @property
+    def name(self) -> str:
+        """The step's name."""
+        return self.step.name
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsLeaf:
+    """A step of the plan that does something for each of some items."""
+
+    step: ForEach[Any, Any]
+    position: int
+    inner: Branch
+    adapter: TypeAdapter[Any]
+    after_pivot: bool
+    group: str = ""
+
+    @property
+    def name(self) -> str:
+        """The step's name."""
+        return self.step.name
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The names of the steps that each item has."""
+        return tuple(leaf.name for leaf in self.inner.leaves())
+
+    @property
+    def undoable(self) -> bool:
+        """Whether something undoes what is done for an item."""
+        return any(isinstance(leaf, CommandLeaf) and leaf.undoable for leaf in self.inner.leaves())
+
+
+@dataclass(frozen=True, slots=True)
+class ChildLeaf:
+    """A step of the plan that awaits a child saga."""
+
+    step: SubSaga[Any, Any]
+    position: int
+    after_pivot: bool
+    group: str = ""
+
+    @property
+    def name(self) -> str:
+        """The step's name."""
+        return self.step.name
+
+    @property
+    def undoable(self) -> bool:
+        """Whether a completed child is had to go back."""
+        return not (self.step.nothing_to_undo or self.after_pivot)
+
+
+LeafPlan: TypeAlias = CommandLeaf | EventLeaf | DelayLeaf | LocalLeaf | ItemsLeaf | ChildLeaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +162,11 @@ class Branch:
     def leaves(self) -> Iterator[LeafPlan]:
         """All leaves below."""
         for part in self.parts:
-            yield from part.leaves() if isinstance(part, Branch) else (part,)
+            if isinstance(part, Branch):
+                yield from part.leaves()
+            else:
+                yield part
+                yield from part.inner.leaves() if isinstance(part, ItemsLeaf) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +182,10 @@ class Plan:
     def waits(self) -> Iterator[EventLeaf]:
         """The leaves that wait for events."""
         return (leaf for leaf in self.leaves.values() if isinstance(leaf, EventLeaf))
+
+    def children(self) -> Iterator[type[Saga[Any]]]:
+        """The sagas that this one starts."""
+        return (leaf.step.saga for leaf in self.leaves.values() if isinstance(leaf, ChildLeaf))
 
     @property
     def longest_timeout(self) -> timedelta:
@@ -119,9 +207,19 @@ def _shape(part: LeafPlan | Branch) -> list[Any]:
         return ["event", part.name, part.event.wire_name]
     if isinstance(part, DelayLeaf):
         return ["delay", part.name]
-    role = "pivot" if part.step.pivot else "retriable" if part.step.retriable else "compensatable"
+    if isinstance(part, ItemsLeaf):
+        return ["for-each", part.name, _shape(part.inner)]
+    if isinstance(part, ChildLeaf):
+        return ["saga", part.name, part.step.saga.name, part.undoable]
+    role = _role(part)
+    if isinstance(part, LocalLeaf):
+        return ["local", part.name, role, part.undoable]
     wire_names = [[c.wire_name for c in part.commands], [c.wire_name for c in part.compensations]]
     return ["command", part.name, role, *wire_names]
+
+
+def _role(part: CommandLeaf | LocalLeaf) -> str:
+    return "pivot" if part.step.pivot else "retriable" if part.step.retriable else "compensatable"
 
 
 def type_arguments(cls: type, origin: type) -> tuple[Any, ...]:

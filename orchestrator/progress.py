@@ -12,10 +12,12 @@ from typing import Any, Final
 from messaging.codec import encode_body
 from messaging.envelope import NOTHING_TO_UNDO
 from messaging.messages import Command
+from orchestrator.children import begin_child, begin_undoing_child, cancel_child
 from orchestrator.definition import Leaf, Saga
 from orchestrator.draft import Draft
 from orchestrator.ids import idempotency_key, message_id
 from orchestrator.instance import (
+    CHILD,
     DURATION,
     INSTANT,
     TIMER,
@@ -23,10 +25,11 @@ from orchestrator.instance import (
     Direction,
     SagaStatus,
     StepKey,
-    StepRecord,
     StepStatus,
 )
-from orchestrator.plan import Branch, CommandLeaf, DelayLeaf, EventLeaf, LeafPlan, overrides
+from orchestrator.items import begin_items, begin_undoing, turn_over
+from orchestrator.plan import ChildLeaf, CommandLeaf, DelayLeaf, EventLeaf, ItemsLeaf, LeafPlan, LocalLeaf, overrides
+from orchestrator.tree import Ready, Undo, backward, blocks, ended_badly, forward, others_go_on, undo_failed
 
 KEYLESS: Final = "saga-id:"
 """Prefix of the key under which a wait without a key of its own looks for events of its saga."""
@@ -50,16 +53,14 @@ def proceed(draft: Draft) -> None:
         _go_back(draft)
 
 
-def happened(action: StepRecord) -> bool:
-    """Whether a step happened, or may have; one that an operator skipped after its command was written may have."""
-    skipped_late = action.status is StepStatus.SKIPPED and action.command_id is not None
-    return action.status in (StepStatus.SUCCEEDED, StepStatus.UNKNOWN) or skipped_late
-
-
 def publish_events(draft: Draft, leaf: LeafPlan) -> None:
     """Take a step's events, unless the saga is turning back: the step is about to be undone."""
-    if draft.direction is SagaStatus.RUNNING and overrides(type(leaf.step), Leaf, "events"):
+    if draft.direction is SagaStatus.RUNNING and isinstance(leaf.step, Leaf) and _says(leaf, "events"):
         draft.publish(leaf.name, leaf.step.events)
+
+
+def _says(leaf: LeafPlan, hook: str) -> bool:
+    return leaf.says(hook) if isinstance(leaf, CommandLeaf) else overrides(type(leaf.step), Leaf, hook)
 
 
 def turn_back(draft: Draft, step: str, code: str, text: str) -> None:
@@ -69,7 +70,9 @@ def turn_back(draft: Draft, step: str, code: str, text: str) -> None:
     draft.become(SagaStatus.COMPENSATING)
     for record in draft.open_records():
         not_begun = record.send_after is not None and record.send_attempts == 0
-        if record.status is StepStatus.WAITING or (not_begun and record.attempt == 1):
+        if record.wire_name == CHILD and record.status is StepStatus.WAITING:
+            cancel_child(draft, record, "its parent turns back", record.error_code)
+        elif record.status is StepStatus.WAITING or (not_begun and record.attempt == 1):
             draft.end(record, StepStatus.CANCELLED)
         elif not_begun:  # between two attempts: none is out, but the earlier ones may have been carried out
             draft.end(record, StepStatus.UNKNOWN, record.error_code, record.error_text)
@@ -86,94 +89,53 @@ def _heed_failed_steps(draft: Draft) -> None:
         leaf = draft.leaf(record.key.step)
         reason = blocks(leaf, record)
         if reason is not None:
-            draft.block(reason, record.key.step)
+            draft.block(reason, record.key.label)
             return
-        if _ended_badly(leaf, record) and not _others_go_on(draft, draft.plan.root, leaf):
-            turn_back(draft, record.key.step, record.error_code, record.error_text)
+        if ended_badly(leaf, record) and not others_go_on(draft, draft.plan.root, leaf):
+            turn_back(draft, record.key.label, record.error_code, record.error_text)
             return
-
-
-def _others_go_on(draft: Draft, part: Branch, failed: LeafPlan) -> bool:
-    """Whether a group around a failed step lets all its branches end first, and some have not."""
-    if failed not in part.leaves():
-        return False
-    if part.settle_all:
-        awaited = any(
-            draft.steps[key].status.open for leaf in part.leaves() if (key := StepKey(leaf.name)) in draft.steps
-        )
-        if awaited or _forward(draft, part)[1]:
-            return True
-    return any(_others_go_on(draft, inner, failed) for inner in part.parts if isinstance(inner, Branch))
-
-
-def _ended_badly(leaf: LeafPlan, record: StepRecord) -> bool:
-    if record.status is StepStatus.EXPIRED:
-        return isinstance(leaf, EventLeaf) and leaf.step.on_timeout != "continue"
-    return record.status in (StepStatus.REFUSED, StepStatus.UNKNOWN)
-
-
-def blocks(leaf: LeafPlan, record: StepRecord) -> BlockedReason | None:
-    """Why a step that has ended badly needs an operator; None if the saga turns back instead, or goes on."""
-    if not _ended_badly(leaf, record) or isinstance(leaf, DelayLeaf):
-        return None
-    if isinstance(leaf, EventLeaf):
-        waits_for_operator = leaf.after_pivot or leaf.step.on_timeout == "block"
-        return BlockedReason.RETRIES_EXHAUSTED if waits_for_operator else None
-    if leaf.step.pivot:
-        return BlockedReason.PIVOT_UNKNOWN if record.status is StepStatus.UNKNOWN else None
-    exhausted_blocks = leaf.step.on_exhausted == "block" and record.status is StepStatus.UNKNOWN
-    return BlockedReason.RETRIES_EXHAUSTED if leaf.after_pivot or exhausted_blocks else None
 
 
 def _go_forward(draft: Draft) -> None:
-    complete, ready = _forward(draft, draft.plan.root)
-    while ready:
-        for leaf in ready:
-            _begin(draft, leaf)
-        complete, ready = _forward(draft, draft.plan.root)
+    complete, ready = forward(draft, draft.plan.root)
+    while ready or _turned_over(draft, Direction.ACTION):
+        for one in ready:
+            _begin(draft, one)
+        complete, ready = forward(draft, draft.plan.root)
     if complete:
         draft.become(SagaStatus.COMPLETED)
         if overrides(type(draft.saga), Saga, "on_completed"):
             draft.publish("", draft.saga.on_completed)
 
 
-def _forward(draft: Draft, part: LeafPlan | Branch) -> tuple[bool, list[LeafPlan]]:
-    """Whether a part is done, and which leaves of it are to begin now."""
-    if not isinstance(part, Branch):
-        record = draft.steps.get(StepKey(part.name))
-        return (False, [part]) if record is None else (_done(part, record), [])
-    if part.together:
-        parts = [_forward(draft, p) for p in part.parts]
-        return all(done for done, _ in parts), [leaf for _, ready in parts for leaf in ready]
-    # The last part that has begun says where a sequence is: what code inserts before it is not run late.
-    begun = [i for i, p in enumerate(part.parts) if _has_begun(draft, p)]
-    for p in part.parts[begun[-1] if begun else 0 :]:
-        done, ready = _forward(draft, p)
-        if not done:
-            return False, ready
-    return True, []
+def _turned_over(draft: Draft, direction: Direction) -> bool:
+    """Let the items of all groups make room for the next; whether anything changed."""
+    groups = [leaf for leaf in draft.plan.leaves.values() if isinstance(leaf, ItemsLeaf)]
+    turned = [leaf for leaf in groups if turn_over(draft, leaf, direction)]
+    for leaf in turned if direction is Direction.ACTION else ():
+        if draft.steps[StepKey(leaf.name)].status is StepStatus.SUCCEEDED:
+            publish_events(draft, leaf)
+    return bool(turned)
 
 
-def _has_begun(draft: Draft, part: LeafPlan | Branch) -> bool:
-    if isinstance(part, Branch):
-        return any(_has_begun(draft, p) for p in part.parts)
-    return StepKey(part.name) in draft.steps
-
-
-def _done(leaf: LeafPlan, record: StepRecord) -> bool:
-    return not record.status.open and not _ended_badly(leaf, record)
-
-
-def _begin(draft: Draft, leaf: LeafPlan) -> None:
-    key = StepKey(leaf.name)
-    if overrides(type(leaf.step), Leaf, "when") and not draft.ask(leaf.name, leaf.step.when):
+def _begin(draft: Draft, ready: Ready) -> None:
+    leaf, key = ready.leaf, StepKey(ready.leaf.name, branch=ready.branch)
+    item = draft.item_of(key)
+    if _says(leaf, "when") and not draft.ask(key.label, leaf.step.when, *item):
         draft.add(key, StepStatus.SKIPPED)
+    elif isinstance(leaf, ItemsLeaf):
+        begin_items(draft, leaf)
     elif isinstance(leaf, EventLeaf):
         _begin_wait(draft, leaf, key)
     elif isinstance(leaf, DelayLeaf):
         _begin_delay(draft, leaf, key)
+    elif isinstance(leaf, LocalLeaf):
+        draft.begin_local(key)
+    elif isinstance(leaf, ChildLeaf):
+        begin_child(draft, leaf, key)
     else:
-        _send(draft, leaf, key, draft.ask(leaf.name, leaf.step.command))
+        command: Command[Any] = draft.ask(key.label, leaf.step.command, *item)
+        _send(draft, leaf, key, command)
 
 
 def _begin_wait(draft: Draft, leaf: EventLeaf, key: StepKey) -> None:
@@ -213,13 +175,14 @@ def _check_key(key: object) -> None:
 
 def _send(draft: Draft, leaf: CommandLeaf, key: StepKey, command: Command[Any], compensates: str = "") -> None:
     action = key.direction is Direction.ACTION
-    with draft.blaming(leaf.name, "command" if action else "compensation"):
+    with draft.blaming(key.label, "command" if action else "compensation"):
         _check_command(command, leaf.commands if action else leaf.compensations)
         body = encode_body(command).decode()
     draft.add(
         key,
         StepStatus.OUTSTANDING,
         wire_name=command.wire_name,
+        schema_version=command.schema_version,
         participant=leaf.step.participant,
         command_id=message_id(draft.was.id, key, 1, 1),
         compensates=compensates,
@@ -243,10 +206,10 @@ def _go_back(draft: Draft) -> None:
     if any(record.status.open for record in draft.records(Direction.ACTION)):
         return  # what is out settles first
     patient = draft.saga.on_compensation_failure == "continue_others"
-    failed = [r for r in draft.records(Direction.COMPENSATION) if _undo_failed(r)]
+    failed = [r for r in draft.records(Direction.COMPENSATION) if undo_failed(r)]
     done = (patient or not failed) and _undo(draft, patient=patient)
     if failed and (done or not patient):
-        draft.block(BlockedReason.COMPENSATION_FAILED, failed[0].key.step)
+        draft.block(BlockedReason.COMPENSATION_FAILED, failed[0].key.label)
     elif done:
         skipped = any(r.status is StepStatus.SKIPPED for r in draft.records(Direction.COMPENSATION))
         draft.become(SagaStatus.COMPENSATED_WITH_EXCEPTIONS if skipped else SagaStatus.COMPENSATED)
@@ -256,57 +219,28 @@ def _go_back(draft: Draft) -> None:
 
 def _undo(draft: Draft, *, patient: bool) -> bool:
     """Begin what is to be undone now; whether all is."""
-    done, ready = _backward(draft, draft.plan.root, patient=patient)
-    while ready:
-        for leaf in ready:
-            _begin_undo(draft, leaf)
-        done, ready = _backward(draft, draft.plan.root, patient=patient)
+    done, ready = backward(draft, draft.plan.root, patient=patient)
+    while ready or _turned_over(draft, Direction.COMPENSATION):
+        for one in ready:
+            _begin_undo(draft, one)
+        done, ready = backward(draft, draft.plan.root, patient=patient)
     return done
 
 
-def _undo_failed(record: StepRecord) -> bool:
-    return record.status in (StepStatus.UNKNOWN, StepStatus.REFUSED)
-
-
-def _backward(draft: Draft, part: LeafPlan | Branch, *, patient: bool) -> tuple[bool, list[CommandLeaf]]:
-    """Whether a part is undone (or, if `patient`, as far as it can be), and which undos are to begin now."""
-    if isinstance(part, (EventLeaf, DelayLeaf)):
-        return True, []
-    if isinstance(part, CommandLeaf):
-        return _leaf_backward(draft, part, patient=patient)
-    if part.together:
-        parts = [_backward(draft, p, patient=patient) for p in part.parts]
-        return all(done for done, _ in parts), [leaf for _, ready in parts for leaf in ready]
-    for p in sorted(part.parts, key=lambda p: _last_seq(draft, p), reverse=True):
-        done, ready = _backward(draft, p, patient=patient)
-        if not done:
-            return False, ready
-    return True, []
-
-
-def _leaf_backward(draft: Draft, leaf: CommandLeaf, *, patient: bool) -> tuple[bool, list[CommandLeaf]]:
-    action = draft.steps.get(StepKey(leaf.name))
-    if action is None or not happened(action) or not leaf.compensations:
-        return True, []
-    undo = draft.steps.get(StepKey(leaf.name, Direction.COMPENSATION))
-    if undo is None:
-        return False, [leaf]
-    done = undo.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
-    return done or (patient and _undo_failed(undo)), []
-
-
-def _last_seq(draft: Draft, part: LeafPlan | Branch) -> int:
-    if isinstance(part, Branch):
-        return max(_last_seq(draft, p) for p in part.parts)
-    record = draft.steps.get(StepKey(part.name))
-    return 0 if record is None else record.seq
-
-
-def _begin_undo(draft: Draft, leaf: CommandLeaf) -> None:
-    key = StepKey(leaf.name, Direction.COMPENSATION)
-    command = draft.ask(leaf.name, leaf.step.compensation)
+def _begin_undo(draft: Draft, undo: Undo) -> None:
+    leaf, key = undo.leaf, StepKey(undo.leaf.name, Direction.COMPENSATION, undo.branch)
+    if isinstance(leaf, LocalLeaf):
+        draft.begin_local(key)
+        return
+    if isinstance(leaf, ItemsLeaf):
+        begin_undoing(draft, leaf)
+        return
+    if isinstance(leaf, ChildLeaf):
+        begin_undoing_child(draft, key, draft.steps[StepKey(leaf.name, branch=undo.branch)])
+        return
+    command: Command[Any] | None = draft.ask(key.label, leaf.step.compensation, *draft.item_of(key))
     if command is None:
         draft.add(key, StepStatus.SUCCEEDED, error_code=NOTHING_TO_UNDO)
         return
-    action = draft.steps[StepKey(leaf.name)]
+    action = draft.steps[StepKey(leaf.name, branch=undo.branch)]
     _send(draft, leaf, key, command, compensates=idempotency_key(draft.was.id, action.key, action.round))

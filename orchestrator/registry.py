@@ -47,7 +47,11 @@ class SagaRegistry:
                 f"is defined by {other.__module__}.{other.__name__} and {saga.__module__}.{saga.__name__}. "
                 "Give one another name, or raise its version",
             )
+        if pin_of(saga) in self._by_pin:
+            return
         self._by_pin[pin_of(saga)] = saga()
+        for child in saga.plan.children():
+            self._register(child)
         for leaf in saga.plan.waits():
             self.messages.register(leaf.event)
 

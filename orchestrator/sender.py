@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from messaging.retry import Retry, wait_before
 from messaging.transport import Transport
 from orchestrator.outgoing import command_message
 from orchestrator.store import SagaCommand
+from orchestrator.watching import Watching
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +38,24 @@ class Sender:
         timeout: for a publish to be confirmed; at most half of the grace that claims were written with.
         batch: messages published at once.
         backlog: commands waiting here before `send` itself waits.
+        watching: who is told.
+        now: what time it is.
     """
 
     def __init__(
-        self, transport: Transport, reply_to: str, *, timeout: timedelta, batch: int = 500, backlog: int = 4000
+        self,
+        transport: Transport,
+        reply_to: str,
+        *,
+        timeout: timedelta,
+        batch: int = 500,
+        backlog: int = 4000,
+        watching: Watching | None = None,
+        now: Callable[[], datetime] = partial(datetime.now, UTC),  # noqa: B008 - called each time
     ) -> None:
+        self._watching = watching
         self._transport, self._reply_to, self._timeout = transport, reply_to, timeout
-        self._batch, self._backlog = batch, backlog
+        self._batch, self._backlog, self._now = batch, backlog, now
         self._queue: deque[SagaCommand] = deque()
         self._in_hand: set[UUID | None] = set()
         self._filled, self._room, self._idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -94,9 +107,13 @@ class Sender:
         return True
 
     async def _publish(self, commands: Sequence[SagaCommand]) -> None:
-        now = datetime.now(UTC)
+        now = self._now()
         messages = [command_message(command, reply_to=self._reply_to, now=now) for command in commands]
+        if self._watching is not None:
+            messages = self._watching.sending(messages)
         outcomes = await self._transport.publish(messages, timeout=self._timeout)
+        if self._watching is not None:
+            self._watching.sent(messages, outcomes)
         failpoints.reached("engine.published")
         for command, outcome in zip(commands, outcomes, strict=True):
             command_id = command.record.command_id
@@ -111,7 +128,7 @@ class Sender:
         if tries == 1:
             logger.warning("%s. Its saga waits (saga %s, step %s).", error, command.saga_id, command.record.key.step)
         policy = _NOT_CONFIRMED if isinstance(error, NotConfirmed) else _UNROUTABLE
-        return datetime.now(UTC) + wait_before(policy, tries, seed=error.message_id)
+        return self._now() + wait_before(policy, tries, seed=error.message_id)
 
     # -- what the next transaction writes
 

@@ -16,11 +16,13 @@ from orchestrator import nudge
 from orchestrator.engine import Engine, EngineSettings
 from orchestrator.errors import InstallationMismatch
 from orchestrator.intake import Intake
+from orchestrator.local_runner import LocalRunner
 from orchestrator.loop import EngineLoop, LoopSettings
 from orchestrator.registry import SagaRegistry
 from orchestrator.sender import Sender
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store import SagaStore
+from orchestrator.watching import Watcher, Watching
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class OrchestratorService:
         outbox: relays what sagas publish; None if the store's owner does.
         installation: name in the queues' names.
         owner: the installation's id, that its queues are declared with.
+        watchers: are told what it does.
     """
 
     def __init__(
@@ -85,10 +88,12 @@ class OrchestratorService:
         outbox: Outbox | None = None,
         installation: str = "main",
         owner: str = "",
+        watchers: Sequence[Watcher] = (),
     ) -> None:
         self._registry, self._store, self._transport = registry, store, transport
         self._settings, self._outbox, self._owner = settings, outbox, owner
         self._queues = Queues(installation)
+        self._watching = Watching(watchers) if watchers else None
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: EngineLoop | None = None
 
@@ -105,10 +110,14 @@ class OrchestratorService:
         except TopologyMismatch as error:
             raise InstallationMismatch(str(error)) from error
         grace = settings.seconds("send_grace")
-        self._sender = Sender(transport, transport.full_name(self._queues.replies), timeout=grace / 2)
+        self._sender = Sender(
+            transport, transport.full_name(self._queues.replies), timeout=grace / 2, watching=self._watching
+        )
         limits = Limits(max_body_bytes=settings.max_body_bytes)
         engine_settings = EngineSettings(settings.batch, grace, settings.seconds("keep_events"), limits)
-        self._engine = Engine(self._registry, self._store, self._sender, engine_settings)
+        self._engine = Engine(self._registry, self._store, self._sender, engine_settings, watching=self._watching)
+        self._local = LocalRunner(self._engine.run_local)
+        self._engine.local_due = self._local.take
         if self._outbox:
             self._engine.events_published = self._outbox.nudge
         if not transport.promises.survives_restart:
@@ -154,7 +163,8 @@ class OrchestratorService:
         drain = self._settings.seconds("drain")
         nudge.forget(self._loop.nudge)
         self._loop.stop()
-        await asyncio.wait([self._main], timeout=drain.total_seconds() / 2)
+        await asyncio.wait([self._main], timeout=drain.total_seconds() / 4)
+        await self._local.stop(drain / 4)
         if not await self._sender.drained(drain / 4):
             logger.warning("Some commands are still unsent; the next process sends them")
         try:

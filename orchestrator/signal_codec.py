@@ -12,16 +12,20 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from orchestrator.instance import Direction, StepKey
+from orchestrator.instance import Direction, SagaStatus, StepKey
 from orchestrator.signals import (
     AbandonRequested,
     ActionRequested,
     CancelRequested,
+    ChildEnded,
+    ChildOrdered,
     CodeFailed,
     CompensateRequested,
     DeadlinePassed,
     EventMatched,
     Incoming,
+    LocalFailed,
+    LocalFinished,
     PauseRequested,
     ReplyReceived,
     ResolveRequested,
@@ -33,6 +37,8 @@ from orchestrator.signals import (
 
 REPLY: Final = "reply"
 EVENT: Final = "event"
+CHILD_ENDED: Final = "child_ended"
+CHILD_ORDER: Final = "child_order"
 ACTIONS: Final[Mapping[str, type[ActionRequested]]] = {
     "cancel": CancelRequested,
     "retry": RetryRequested,
@@ -53,7 +59,7 @@ def action_word(asked: ActionRequested) -> str:
 
 
 def signal_to_row(incoming: Incoming) -> tuple[str, str] | None:
-    """The kind and body to store; None for what the saga's own rows tell again (a start, a deadline)."""
+    """The kind and body to store; None for what the saga's own rows tell again (a start, a deadline, a local step)."""
     match incoming:
         case ReplyReceived():
             moved = incoming.moves_deadline_by
@@ -77,7 +83,12 @@ def signal_to_row(incoming: Incoming) -> tuple[str, str] | None:
                     "arrived_at": incoming.arrived_at.isoformat(),
                 }
             )
-        case Started() | DeadlinePassed() | CodeFailed():
+        case ChildEnded():
+            fields = {"status": incoming.status.value, "state": incoming.state, "text": incoming.text}
+            return CHILD_ENDED, json.dumps({"step": incoming.step, "child_id": str(incoming.child_id), **fields})
+        case ChildOrdered():
+            return CHILD_ORDER, json.dumps(asdict(incoming))
+        case Started() | DeadlinePassed() | LocalFinished() | LocalFailed() | CodeFailed():
             return None
         case _:
             return action_word(incoming), json.dumps(asdict(incoming))
@@ -106,6 +117,11 @@ def signal_from_row(kind: str, body: str) -> Incoming:
         case "event":
             arrived_at = datetime.fromisoformat(fields["arrived_at"])
             return EventMatched(_key_from_json(fields), UUID(fields["event_id"]), fields["body"], arrived_at)
+        case "child_ended":
+            status, child_id = SagaStatus(fields["status"]), UUID(fields["child_id"])
+            return ChildEnded(fields["step"], child_id, status, fields["state"], fields["text"])
+        case "child_order":
+            return ChildOrdered(fields["order"], fields["reason"])
         case _ if kind in ACTIONS:
             return ACTIONS[kind](**fields)
         case _:

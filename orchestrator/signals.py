@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 from uuid import UUID
 
-from messaging.messages import Event
-from orchestrator.instance import SagaInstance, StepKey, StepRecord, StepStatus
+from messaging.messages import Event, Failure
+from orchestrator.instance import Item, SagaInstance, SagaStatus, StepKey, StepRecord, StepStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,46 @@ class EventMatched:
     event_id: UUID
     body: str
     arrived_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFinished:
+    """A local step's function has run, in the very transaction in which this is decided; `state` is what it left."""
+
+    key: StepKey
+    attempt: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFailed:
+    """A local step's function refused, with `failure`, or raised `error`. It was rolled back."""
+
+    key: StepKey
+    attempt: int
+    failure: Failure | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnded:
+    """A child of this saga has ended, for the first time or by being ordered back; or says again how it ended."""
+
+    step: str
+    """The label of the step's key."""
+    child_id: UUID
+    status: SagaStatus
+    state: str
+    text: str = ""
+    """Why, unless it completed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildOrdered:
+    """This saga's parent wants it back: `cancel` while it is going, `compensate` once it has completed."""
+
+    order: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +174,27 @@ ActionRequested: TypeAlias = (
     | AbandonRequested
 )
 """What operators may ask for. It is decided at once, also while the saga is paused."""
-Incoming: TypeAlias = Started | ReplyReceived | EventMatched | DeadlinePassed | ActionRequested | CodeFailed
+LocalEnded: TypeAlias = LocalFinished | LocalFailed
+"""What became of a local step's function."""
+Incoming: TypeAlias = (
+    Started
+    | ReplyReceived
+    | EventMatched
+    | LocalEnded
+    | ChildEnded
+    | ChildOrdered
+    | DeadlinePassed
+    | ActionRequested
+    | CodeFailed
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """What another saga is to be told: a parent, or a child."""
+
+    saga_id: UUID
+    incoming: ChildEnded | ChildOrdered
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +228,8 @@ class Decision:
     raises it). `added` and `changed` name the records to insert and to update; commands are the
     records among them whose `send_after` is set. `accepted` tells whether the signal had any effect.
     `refused` says why an operator's action was not carried out. `parked` asks to keep the signal and to
-    tell it again once the saga is resumed.
+    tell it again once the saga is resumed. `local` names the local steps to be run once this is committed.
+    `items` are those to insert, `children` the sagas to start, `tells` the signals to keep for other sagas.
     """
 
     instance: SagaInstance
@@ -180,6 +241,10 @@ class Decision:
     accepted: bool = True
     refused: str = ""
     parked: bool = False
+    local: tuple[StepKey, ...] = ()
+    items: tuple[Item, ...] = ()
+    children: tuple[SagaInstance, ...] = ()
+    tells: tuple[Tell, ...] = ()
 
     @property
     def steps(self) -> Mapping[StepKey, StepRecord]:
@@ -203,6 +268,10 @@ class Decision:
             notes=(*self.notes, *later.notes),
             accepted=self.accepted or later.accepted,
             refused=later.refused or self.refused,
+            local=(*self.local, *later.local),
+            items=(*self.items, *later.items),
+            children=(*self.children, *later.children),
+            tells=(*self.tells, *later.tells),
         )
 
     def _begins_wait(self, after: SagaInstance) -> bool:

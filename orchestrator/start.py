@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
+from uuid import UUID
 
 from pydantic import BaseModel
 
@@ -12,7 +13,7 @@ from messaging.errors import UnencodableMessage
 from orchestrator.definition import Saga
 from orchestrator.errors import StateUnusable
 from orchestrator.ids import new_saga_id
-from orchestrator.instance import SagaInstance, SagaStatus
+from orchestrator.instance import Parent, SagaInstance, SagaStatus
 from orchestrator.registry import pin_of
 
 S = TypeVar("S", bound=BaseModel)
@@ -24,17 +25,32 @@ def new_instance(saga: type[Saga[S]], state: S, key: str | None, trace: str, now
     Raises:
         StateUnusable: the state is of another type, or cannot be stored; or the key cannot.
     """
-    if not isinstance(state, saga.state_type):
-        raise StateUnusable(saga.name, f"it is a {type(state).__name__}, not a {saga.state_type.__name__}")
     if key is not None and (not key or "\x00" in key or len(key) > 255):
         raise StateUnusable(saga.name, "its key must be 1 to 255 characters without NUL")
+    return _instance(saga, state, new_saga_id(), now, business_key=key, trace=trace)
+
+
+def child_instance(
+    saga: type[Saga[S]], state: S, saga_id: UUID, parent: Parent, *, trace: str, now: datetime
+) -> SagaInstance:
+    """A child that has not begun.
+
+    Raises:
+        StateUnusable: the state is of another type, or cannot be stored.
+    """
+    return _instance(saga, state, saga_id, now, parent=parent, trace=trace)
+
+
+def _instance(saga: type[Saga[S]], state: object, saga_id: UUID, now: datetime, **fields: Any) -> SagaInstance:
+    if not isinstance(state, saga.state_type):
+        raise StateUnusable(saga.name, f"it is a {type(state).__name__}, not a {saga.state_type.__name__}")
     try:
         text = encode_body(state).decode()
     except UnencodableMessage as error:
         raise StateUnusable(saga.name, str(error)) from error
     deadline = None if saga.deadline is None else now + saga.deadline
     return SagaInstance(
-        new_saga_id(),
+        saga_id,
         pin_of(saga),
         SagaStatus.RUNNING,
         text,
@@ -42,7 +58,6 @@ def new_instance(saga: type[Saga[S]], state: S, key: str | None, trace: str, now
         started_at=now,
         updated_at=now,
         wake_at=now,
-        business_key=key,
         deadline=deadline,
-        trace=trace,
+        **fields,
     )

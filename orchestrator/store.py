@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from messaging.transport import Outgoing
 from orchestrator.instance import Pin, SagaInstance, StepKey, StepRecord
 from orchestrator.signals import Decision
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 
 class Clock(Protocol):
@@ -41,7 +44,8 @@ class CommandRef:
 class Locked:
     """Sagas whose rows this transaction may write, and the instant read after they were locked.
 
-    The records carry everything but `body` and `reply`, which are None.
+    The records carry everything but `body` and `reply`, which are None. Of the items of a `ForEach` only those
+    are loaded that are under way or next (`roster.wanted`), with their records.
     """
 
     now: datetime
@@ -168,6 +172,14 @@ class StoreTransaction(Protocol):
         """
         ...
 
+    def session(self, *, timeout: timedelta) -> AbstractAsyncContextManager[AsyncSession]:
+        """A session for the author's code, whose work is part of this transaction.
+
+        Commits and rollbacks in it stay inside. Each statement of this transaction may take so long from
+        here on, where the database can tell. If the block raises, the transaction must be rolled back.
+        """
+        ...
+
     async def mark_sent(self, command_ids: Sequence[UUID]) -> None:
         """Note that these attempts were confirmed by the broker: nothing more to send, `sent_at` = now.
 
@@ -186,6 +198,10 @@ class StoreTransaction(Protocol):
 
     async def put_off_sends(self, problems: Mapping[UUID, tuple[datetime, str]]) -> None:
         """Note that attempts could not be sent: when to try again, and why. Guarded like `mark_sent`."""
+        ...
+
+    async def set_traces(self, traces: Mapping[UUID, str]) -> None:
+        """Write the traces of locked sagas that have none."""
         ...
 
     async def make_unanswered_due(self, *, timeout: timedelta) -> int:

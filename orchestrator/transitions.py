@@ -13,23 +13,30 @@ from pydantic import BaseModel, ValidationError
 from messaging.envelope import ACCEPTED, FAILURE, RETRY, SUCCESS
 from messaging.messages import Failure
 from messaging.retry import Again, next_attempt
-from orchestrator.definition import Saga, Step, WaitForEvent
+from orchestrator.children import CHILD_TIMEOUT, cancel_child, child_ended, held, tell_end
+from orchestrator.definition import Saga, WaitForEvent
 from orchestrator.draft import TRANSITIONS, Draft
-from orchestrator.instance import BlockedReason, Direction, SagaInstance, SagaStatus, StepRecord, StepStatus
-from orchestrator.operators import act
-from orchestrator.plan import CommandLeaf, DelayLeaf, EventLeaf, overrides
-from orchestrator.progress import blocks, proceed, publish_events, turn_back
+from orchestrator.instance import BlockedReason, Direction, SagaInstance, SagaStatus, StepKey, StepRecord, StepStatus
+from orchestrator.local import local_ended
+from orchestrator.operators import act, turn_back_for_parent
+from orchestrator.plan import ChildLeaf, CommandLeaf, DelayLeaf, EventLeaf, ItemsLeaf, LocalLeaf, overrides
+from orchestrator.progress import proceed, publish_events, turn_back
 from orchestrator.signals import (
     ActionRequested,
+    ChildEnded,
+    ChildOrdered,
     CodeFailed,
     DeadlinePassed,
     Decision,
     EventMatched,
     Incoming,
+    LocalFailed,
+    LocalFinished,
     ReplyReceived,
     ResumeRequested,
     Started,
 )
+from orchestrator.tree import blocks
 
 __all__ = ["TRANSITIONS", "decide"]
 
@@ -53,7 +60,9 @@ def decide(saga: Saga[Any], instance: SagaInstance, incoming: Incoming, *, now: 
     draft.keeps_wake_up = not isinstance(incoming, (Started, DeadlinePassed))
     if instance.status.terminal:
         _after_the_end(draft, incoming)
-        return draft.decision()
+        if draft.status is SagaStatus.COMPENSATING:
+            proceed(draft)
+        return _told(draft)
     if draft.paused_at and not isinstance(incoming, (ActionRequested, CodeFailed)):
         _while_paused(draft, incoming)
         return draft.decision()
@@ -64,6 +73,12 @@ def decide(saga: Saga[Any], instance: SagaInstance, incoming: Incoming, *, now: 
             _reply(draft, incoming)
         case EventMatched():
             _event(draft, incoming)
+        case LocalFinished() | LocalFailed():
+            local_ended(draft, incoming)
+        case ChildEnded():
+            _child_ended(draft, incoming)
+        case ChildOrdered():
+            turn_back_for_parent(draft, incoming.reason)
         case DeadlinePassed():
             _deadlines(draft)
         case CodeFailed():
@@ -73,14 +88,32 @@ def decide(saga: Saga[Any], instance: SagaInstance, incoming: Incoming, *, now: 
     # What was parked is applied before anything follows from a resume.
     if draft.accepted and not isinstance(incoming, ResumeRequested):
         proceed(draft)
+    return _told(draft)
+
+
+def _told(draft: Draft) -> Decision:
+    """The decision; a child that ended by it tells its parent."""
+    if draft.status.terminal and draft.accepted:
+        tell_end(draft, draft.status)
     return draft.decision()
+
+
+def _child_ended(draft: Draft, ended: ChildEnded) -> None:
+    child_ended(draft, ended)
+    leaf = draft.plan.leaves.get(StepKey.labelled(ended.step, Direction.ACTION).step)
+    if draft.accepted and leaf is not None and ended.status is SagaStatus.COMPLETED:
+        publish_events(draft, leaf)
 
 
 def _after_the_end(draft: Draft, incoming: Incoming) -> None:
     match incoming:
         case ReplyReceived():
             draft.ignore("late_reply", f"{incoming.outcome} after the saga's end", incoming.key.step)
-        case Started() | EventMatched() | DeadlinePassed() | CodeFailed():
+        case ChildOrdered():
+            held(draft, incoming)
+        case ChildEnded():
+            draft.ignore("child_ended", f"child {incoming.child_id} ended {incoming.status.value}", incoming.step)
+        case Started() | EventMatched() | LocalFinished() | LocalFailed() | DeadlinePassed() | CodeFailed():
             draft.accepted = False
         case _:
             draft.refuse(f"it is {draft.status.value}")
@@ -93,16 +126,18 @@ def _while_paused(draft: Draft, incoming: Incoming) -> None:
         record = draft.steps.get(incoming.key)
         draft.parked = record is not None and record.status is StepStatus.WAITING
     else:
-        draft.parked = isinstance(incoming, ReplyReceived)
+        draft.parked = isinstance(incoming, (ReplyReceived, ChildEnded, ChildOrdered))
 
 
 # -- replies
 
 
 def _reply(draft: Draft, reply: ReplyReceived) -> None:
-    step, record = reply.key.step, draft.steps.get(reply.key)
-    leaf = draft.plan.leaves.get(step)
-    if record is None or not isinstance(leaf, CommandLeaf):
+    step, record = reply.key.label, draft.steps.get(reply.key)
+    leaf = draft.plan.leaves.get(reply.key.step)
+    if record is None and reply.key.branch:
+        draft.ignore("late_reply", f"{reply.outcome} for attempt {reply.attempt}, the item is over", step)
+    elif record is None or not isinstance(leaf, CommandLeaf):
         draft.ignore("unmatched", "no command of this saga", step, unusable=True)
     elif reply.outcome not in (SUCCESS, FAILURE, RETRY, ACCEPTED):
         draft.ignore("unmatched", f"unknown outcome {reply.outcome!r}", step, unusable=True)
@@ -151,30 +186,30 @@ def _blocked_on(draft: Draft, record: StepRecord) -> bool:
     reason, step, back_to, _ = draft.blocked
     direction = Direction.COMPENSATION if back_to is SagaStatus.COMPENSATING else Direction.ACTION
     command_reasons = (BlockedReason.RETRIES_EXHAUSTED, BlockedReason.PIVOT_UNKNOWN, BlockedReason.COMPENSATION_FAILED)
-    return reason in command_reasons and (step, direction) == (record.key.step, record.key.direction)
+    return reason in command_reasons and (step, direction) == (record.key.label, record.key.direction)
 
 
 def _succeeded(draft: Draft, leaf: CommandLeaf, record: StepRecord, reply: ReplyReceived) -> None:
     action = record.key.direction is Direction.ACTION
-    message = _read(draft, leaf.name, leaf.reply, reply.body) if action else None
+    message = _read(draft, record.key.label, leaf.reply, reply.body) if action else None
     if action and message is None:
-        draft.ignore("unmatched", f"the body is not a {leaf.reply.__name__}", leaf.name, unusable=True)
+        draft.ignore("unmatched", f"the body is not a {leaf.reply.__name__}", record.key.label, unusable=True)
         return
     if _blocked_on(draft, record):
         draft.unblock()
     code = "" if action else reply.error_code
     draft.end(record, StepStatus.SUCCEEDED, code, reply=reply.body or "{}", sent_at=record.sent_at or draft.now)
-    if message is not None and overrides(type(leaf.step), Step, "on_reply"):
-        draft.tell(leaf.name, leaf.step.on_reply, message)
+    if message is not None and leaf.says("on_reply"):
+        draft.tell(record.key.label, leaf.step.on_reply, *draft.item_of(record.key), message)
     if action:
         publish_events(draft, leaf)
 
 
 def _refused(draft: Draft, leaf: CommandLeaf, record: StepRecord, reply: ReplyReceived) -> None:
     failure_type = leaf.command_type(record.wire_name).failure_type(reply.error_code)
-    failure = _read(draft, leaf.name, failure_type, reply.body)
+    failure = _read(draft, record.key.label, failure_type, reply.body)
     if failure is None:
-        draft.ignore("unmatched", f"the body is no failure {reply.error_code!r}", leaf.name, unusable=True)
+        draft.ignore("unmatched", f"the body is no failure {reply.error_code!r}", record.key.label, unusable=True)
         return
     if _blocked_on(draft, record):
         draft.unblock()
@@ -183,8 +218,8 @@ def _refused(draft: Draft, leaf: CommandLeaf, record: StepRecord, reply: ReplyRe
     may_have_happened = not leaf.step.participant_dedupes and _others_unanswered(record, reply)
     status = StepStatus.UNKNOWN if may_have_happened else StepStatus.REFUSED
     draft.end(record, status, code, failure.reason, reply=reply.body or "{}", sent_at=sent)
-    if record.key.direction is Direction.ACTION and overrides(type(leaf.step), Step, "on_failure"):
-        draft.tell(leaf.name, leaf.step.on_failure, failure)
+    if record.key.direction is Direction.ACTION and leaf.says("on_failure"):
+        draft.tell(record.key.label, leaf.step.on_failure, *draft.item_of(record.key), failure)
     if record.key.direction is Direction.COMPENSATION or leaf.after_pivot:
         refused = status is StepStatus.REFUSED
         _try_again_or_give_up(draft, leaf, draft.steps[record.key], new_round=refused)
@@ -260,7 +295,7 @@ def _deadlines(draft: Draft) -> None:
 
 
 def _deadline_of(draft: Draft, record: StepRecord) -> None:
-    leaf, step = draft.leaf(record.key.step), record.key.step
+    leaf, step = draft.leaf(record.key.step), record.key.label
     if isinstance(leaf, EventLeaf):
         draft.end(record, StepStatus.EXPIRED, "event-timeout", f"no {record.wire_name} in time")
         if overrides(type(leaf.step), WaitForEvent, "on_expired"):
@@ -269,6 +304,15 @@ def _deadline_of(draft: Draft, record: StepRecord) -> None:
     if isinstance(leaf, DelayLeaf):
         draft.end(record, StepStatus.SUCCEEDED)
         publish_events(draft, leaf)
+        return
+    if isinstance(leaf, LocalLeaf):
+        draft.run_local(record)
+        return
+    if isinstance(leaf, ItemsLeaf):
+        return  # it has no deadline
+    if isinstance(leaf, ChildLeaf):
+        draft.note("timeout", f"child {record.awaited_key} did not end in time; it is cancelled", step)
+        cancel_child(draft, record, "it did not end in time", CHILD_TIMEOUT)
         return
     # An attempt has its whole timeout from when it was sent; not known to have been sent, it is put off.
     timeout = draft.timeout_of(record.key)

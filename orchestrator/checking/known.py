@@ -15,12 +15,12 @@ from orchestrator.checking.findings import Finding, Level, finding
 from orchestrator.checking.hooks import Touched, touched
 from orchestrator.checking.source import Place
 from orchestrator.definition import Saga
-from orchestrator.plan import Branch, LeafPlan
+from orchestrator.plan import Branch, ItemsLeaf, LeafPlan
 
-_FORWARD: Final = ("on_reply", "on_event")
-_TURNING: Final = ("on_failure", "on_expired")
+_FORWARD: Final = ("on_reply", "on_event", "run", "on_completed")
+_TURNING: Final = ("on_failure", "on_expired", "on_compensated")
 """What these say may be read by every compensation: it is why the saga turned back."""
-_READERS: Final = ("compensation", "awaited_key", "command")
+_READERS: Final = ("compensation", "awaited_key", "command", "child_state")
 _START: Final = "Or give it to the saga at its start, in a field without default"
 
 
@@ -69,6 +69,9 @@ def _looked_at(leaf: LeafPlan, hook: str, state: type[BaseModel]) -> Touched:
 
 def _put_in_order(part: LeafPlan | Branch, over: frozenset[str], before: dict[str, frozenset[str]]) -> frozenset[str]:
     """Note what is over before each step begins; returns what is over after this part."""
+    if isinstance(part, ItemsLeaf):
+        before[part.name] = over
+        return _put_in_order(part.inner, over, before) | {part.name}
     if not isinstance(part, Branch):
         before[part.name] = over
         return over | {part.name}

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from messaging.retry import Retry, wait_before
 from orchestrator.checking.findings import Finding, Level, finding
-from orchestrator.definition import Saga, Step, WaitForEvent
+from orchestrator.definition import Saga, WaitForEvent
 from orchestrator.graph import spoken
 from orchestrator.plan import CommandLeaf, EventLeaf
 
@@ -45,7 +45,7 @@ def _never_exhausted(saga: type[Saga[Any]], leaf: CommandLeaf) -> Iterator[Findi
     step, cls = leaf.step, type(leaf.step)
     if step.retry.max_attempts is not None or step.retriable:
         return
-    if _says(cls, Step, "on_exhausted"):
+    if _says(cls, leaf.base, "on_exhausted"):
         text = f"on_exhausted = {step.on_exhausted!r} never comes to pass: its attempts have no end"
         yield finding(Level.WARNING, "on-exhausted", saga, cls, text, "Give retry a max_attempts, or remove the line")
     elif saga.deadline is None or step.pivot:

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from types import FunctionType
+from typing import TypeAlias
+
+Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class _File:
     classes: dict[str, int]
-    functions: dict[int, ast.FunctionDef]
+    functions: dict[int, Function]
     """By the line Python gives their code: that of the first decorator, if there is one."""
 
 
@@ -42,10 +45,10 @@ def _parsed(name: str) -> _File:
     return file
 
 
-def _definitions(parent: ast.AST, prefix: str) -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef]]:
+def _definitions(parent: ast.AST, prefix: str) -> Iterator[tuple[str, ast.ClassDef | Function]]:
     """Classes and functions with the qualified names Python gives them."""
     for node in ast.iter_child_nodes(parent):
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             path = prefix + node.name
             yield path, node
             yield from _definitions(node, f"{path}." if isinstance(node, ast.ClassDef) else f"{path}.<locals>.")
@@ -63,7 +66,7 @@ def place_of(cls: type) -> Place:
     return Place()
 
 
-def tree_of(function: FunctionType) -> ast.FunctionDef | None:
+def tree_of(function: FunctionType) -> Function | None:
     """The syntax tree of a function; None if its source cannot be found."""
     plain = inspect.unwrap(function)
     code = plain.__code__

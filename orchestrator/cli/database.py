@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def opened(settings: OrchestratorSettings) -> AsyncGenerator[AsyncEngine]:
+async def opened(settings: OrchestratorSettings, *, only: str | None = None) -> AsyncGenerator[AsyncEngine]:
     """Connect, check the schema, and let go at the end. No engine of sagas runs here.
+
+    Args:
+        settings: where it is.
+        only: `messaging`, where the tables of the bus will do.
 
     Raises:
         CommandError: the database cannot be reached.
@@ -35,7 +39,7 @@ async def opened(settings: OrchestratorSettings) -> AsyncGenerator[AsyncEngine]:
         except Exception as error:
             raise unreachable(settings, error) from error
         async with engine.connect() as connection:
-            await connection.run_sync(check_revisions, schema=settings.database_schema)
+            await connection.run_sync(check_revisions, schema=settings.database_schema, only=only)
         yield engine
     finally:
         await engine.dispose()

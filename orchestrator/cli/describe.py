@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.cli.output import duration
 from orchestrator.instance import BlockedReason, SagaStatus
+from orchestrator.words import duration
 
 if TYPE_CHECKING:
     from orchestrator.status import SagaRow

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -20,6 +21,10 @@ _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 @reported
 def doctor(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TARGET...]", help="MODULE:ATTRIBUTE of services whose dead letters count as well."),
+    ] = None,
     *,
     database_url: options.DatabaseUrl = None,
     broker_url: options.BrokerUrl = None,
@@ -27,13 +32,20 @@ def doctor(
 ) -> None:
     """Check database, schema, broker, settings and packages, and count what waits for a person.
 
+    Dead letters are counted in the installation's queues, and in those of its participants, where ORCHESTRATOR_APP
+    names the sagas.
+
     Exits with 1 when something is wrong, with 5 when the database or the broker cannot be reached.
     """
     from orchestrator.cli import findings
     from orchestrator.cli.config import messaging_settings, orchestrator_settings
 
     settings, messaging = orchestrator_settings(database_url), messaging_settings(broker_url)
-    found = [*findings.packages(), *findings.settings_read(), *asyncio.run(_services(settings, messaging))]
+    found = [
+        *findings.packages(),
+        *findings.settings_read(),
+        *asyncio.run(_services(settings, messaging, targets or ())),
+    ]
     if as_json:
         output.print_json(found)
     else:
@@ -44,11 +56,15 @@ def doctor(
         raise typer.Exit(exits.FAILED)
 
 
-async def _services(settings: OrchestratorSettings, messaging: MessagingSettings) -> list[Finding]:
+async def _services(
+    settings: OrchestratorSettings, messaging: MessagingSettings, targets: Sequence[str]
+) -> list[Finding]:
     from orchestrator.cli import findings
 
-    of_database, of_broker = await asyncio.gather(findings.database(settings), findings.broker(messaging))
-    return [*of_database, of_broker]
+    of_database, of_broker, letters = await asyncio.gather(
+        findings.database(settings), findings.broker(messaging), findings.dead_letters(messaging, settings, targets)
+    )
+    return [*of_database, of_broker, *letters]
 
 
 def _print(found: list[Finding]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.cli.misspelt import misspelt_keys, misspelt_variables, variables_of
+from orchestrator.words import duration
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -149,9 +150,11 @@ def _trouble(connection: Connection, schema: str | None) -> list[Finding]:
     from sqlalchemy import func, select
 
     from messaging.sql.tables import tables
+    from orchestrator.sql.backlog import backlog
     from orchestrator.sql.tables import in_schema, saga_instance, saga_step
 
-    instance, step, dead = in_schema(saga_instance, schema), in_schema(saga_step, schema), tables(schema).dead_letter
+    instance, step = in_schema(saga_instance, schema), in_schema(saga_step, schema)
+    outbox = tables(schema).outbox
 
     def count(*conditions: object, of: object) -> int:
         return connection.execute(select(func.count()).select_from(of).where(*conditions)).scalar_one()  # type: ignore[arg-type]
@@ -164,8 +167,57 @@ def _trouble(connection: Connection, schema: str | None) -> list[Finding]:
             "commands due for a minute and not sent",
             "is an engine running (saga run ...), and the broker reachable? send_error in saga_step says why",
         ),
-        _counted(count(of=dead), "dead letters", "look at them: select * from message_dead_letter"),
+        _counted(
+            count(outbox.c.send_attempts > 0, of=outbox),
+            "messages in the outbox that could not be sent so far",
+            "last_error in message_outbox says why; they are tried again",
+        ),
+        _outbox_lag(count(of=outbox), backlog(connection, schema=schema).outbox_oldest_seconds),
     ]
+
+
+def _outbox_lag(messages: int, seconds: float) -> Finding:
+    lag = timedelta(seconds=seconds)
+    if lag < _LATE:
+        return Finding(Level.OK, "sagas", f"the outbox is up to date: {messages} messages in it")
+    return Finding(
+        Level.WARN,
+        "sagas",
+        f"messages in the outbox: {messages}, the oldest for {duration(lag)}",
+        "is an engine running (saga run ...), and the broker reachable? last_error in message_outbox says why",
+    )
+
+
+async def dead_letters(
+    messaging: MessagingSettings, settings: OrchestratorSettings, targets: Sequence[str]
+) -> list[Finding]:
+    """Whether messages that nobody could use wait for a person, in the queues that are known."""
+    from messaging.errors import TransportError
+    from orchestrator.cli.dead_letters import opened_keeper, queues_meant
+    from orchestrator.cli.exits import USAGE, CommandError
+    from orchestrator.errors import SchemaMismatch
+
+    try:
+        async with opened_keeper(messaging, settings) as keeper:
+            queues = await queues_meant(keeper, (), targets, settings)
+            counts = {queue: await keeper.dead_letter_count(queue) or 0 for queue in queues}
+    except (TransportError, CommandError, SchemaMismatch) as error:
+        if isinstance(error, CommandError) and error.code == USAGE:
+            raise
+        why = str(error).partition("\n")[0]
+        return [Finding(Level.WARN, "letters", f"dead letters could not be counted: {why}", "see above")]
+    return list(_lying(counts)) or [Finding(Level.OK, "letters", f"no dead letters in {_queues(len(counts))}")]
+
+
+def _lying(counts: Mapping[str, int]) -> Iterator[Finding]:
+    for queue, count in counts.items():
+        if count:
+            text = f"dead letters of queue {queue}: {count}"
+            yield Finding(Level.WARN, "letters", text, f"saga dlq list --queue {queue}")
+
+
+def _queues(count: int) -> str:
+    return "any queue" if not count else f"{count} queue{'s' * (count != 1)}"
 
 
 def _counted(number: int, what: str, remedy: str) -> Finding:

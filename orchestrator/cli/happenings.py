@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.cli.output import clock_time, duration, instant
-from orchestrator.instance import RESOLVED, TIMER, Direction, StepStatus
+from orchestrator.cli.output import clock_time, instant
+from orchestrator.instance import CHILD, ITEMS, LOCAL, RESOLVED, TIMER, Direction, StepStatus
+from orchestrator.words import duration
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -78,10 +79,17 @@ def _of_step(row: TimelineRow) -> Iterator[Happening]:
         yield Happening(row.ended_at, what, name, text, row.ended_at - row.started_at, (at_once, row.seq))
 
 
+_CAME: Final = {TIMER: "the time has come", ITEMS: "all items are over", CHILD: "the child saga has ended"}
+
+
 def _beginning(row: TimelineRow) -> tuple[str, str]:
     if not row.participant:
         if row.message == TIMER:
             return "waiting", f"waits until {instant(row.deadline)[:19]}" if row.deadline else "waits"
+        if row.message == LOCAL:
+            return (
+                ("undoing", "to be undone here") if row.direction is Direction.COMPENSATION else ("local", "runs here")
+            )
         return "waiting", f"waits for {row.message or 'an event'}"
     if row.direction is Direction.COMPENSATION:
         return "undoing", f"{row.message} to {row.participant}, to undo it"
@@ -94,8 +102,8 @@ def _end(row: TimelineRow) -> tuple[str, str]:
     if row.status is StepStatus.SUCCEEDED:
         if row.error_code == RESOLVED:
             return "resolved", f"done by hand: {error}"
-        if not row.participant:
-            return "came", "the time has come" if row.message == TIMER else f"{row.message} came"
+        if not row.participant and row.message != LOCAL:
+            return "came", _CAME.get(row.message or "", f"{row.message} came")
         undone = row.direction is Direction.COMPENSATION
         return ("undone", f"undone{tries}") if undone else ("answered", f"done{tries}")
     if row.status is StepStatus.REFUSED:

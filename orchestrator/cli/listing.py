@@ -11,6 +11,7 @@ import typer
 from orchestrator.cli import options, output
 from orchestrator.cli.report import reported
 from orchestrator.instance import SagaStatus
+from orchestrator.words import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,5 +69,5 @@ def print_table(console: Console, rows: Iterable[SagaRow]) -> None:
         status = Text(row.status.value, output.status_style(row.status.value))
         why = Text(row.current_step or first_cause(row))
         key = Text(row.business_key or "")
-        table.add_row(str(row.saga_id), Text(row.saga), key, status, output.duration(age(row)), why)
+        table.add_row(str(row.saga_id), Text(row.saga), key, status, duration(age(row)), why)
     output.print_table(console, table)

@@ -6,11 +6,12 @@ import json
 import logging
 from datetime import UTC, datetime
 
+from messaging.logged import IDS, MessageIds
 from messaging.serving import quieten_libraries
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object a line; the ids of the message being handled are fields of it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write a record; a traceback is a field of it."""
@@ -19,6 +20,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **{name: value for name in IDS if (value := getattr(record, name, ""))},
         }
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
@@ -26,10 +28,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Instant, level, logger, message; UTC like everything in the database."""
+    """Instant, level, logger, message, ids of the message being handled; UTC like everything in the database."""
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s%(ids)s")
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
         """With milliseconds."""
@@ -45,6 +47,7 @@ def log_to_stderr(level: str, kind: str) -> None:
         kind: text or json.
     """
     handler = logging.StreamHandler()
+    handler.addFilter(MessageIds())
     handler.setFormatter(JsonFormatter() if kind == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if logging.getLogger().level > logging.DEBUG:

@@ -95,21 +95,6 @@ def clock_time(value: datetime) -> str:
     return instant(value)[11:23]
 
 
-def duration(value: timedelta) -> str:
-    """A duration as people say it: `240 ms`, `3.1 s`, `4 min 10 s`, `2 d 3 h`."""
-    seconds = max(0.0, value.total_seconds())
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    if days:
-        return f"{days} d {hour} h"
-    return f"{hours} h {minute} min" if hours else f"{minutes} min {second} s"
-
-
 def status_style(status: str) -> str:
     """The colour of a status."""
     styles = {"completed": "green", "blocked": "bold red", "abandoned": "red", "running": "cyan"}

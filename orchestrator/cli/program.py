@@ -8,7 +8,25 @@ from typing import Annotated, Final
 
 import typer
 
-from orchestrator.cli import acting, check, demo, doctor, graph, listing, migrate, run, show, start, watch
+from orchestrator.cli import (
+    acting,
+    check,
+    contracts,
+    demo,
+    dlq,
+    doctor,
+    export,
+    graph,
+    listing,
+    migrate,
+    relay,
+    run,
+    show,
+    start,
+    topology,
+    watch,
+    why,
+)
 from orchestrator.cli.report import Debugging
 
 _RUN: Final = "Run"
@@ -23,11 +41,28 @@ app = typer.Typer(
 )
 
 
-def _add(name: str, command: Callable[..., None], panel: str, *examples: str) -> None:
+topology_commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(
+    topology_commands,
+    name="topology",
+    help="What targets need on RabbitMQ: print it, declare it beforehand, or compare it with the broker.",
+    rich_help_panel=_RUN,
+)
+
+dlq_commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(
+    dlq_commands,
+    name="dlq",
+    help="Dead letters, messages that nobody could use: list them, read one, put them back, throw them away.",
+    rich_help_panel=_SAGAS,
+)
+
+
+def _add(name: str, command: Callable[..., None], panel: str | None, *examples: str, group: typer.Typer = app) -> None:
     """Add a command; its docstring is its help, each paragraph one flow of text."""
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     told = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
-    app.command(name, help=told, rich_help_panel=panel, epilog=_examples(*examples))(command)
+    group.command(name, help=told, rich_help_panel=panel, epilog=_examples(*examples))(command)
 
 
 def _examples(*lines: str) -> str:
@@ -80,6 +115,13 @@ _add(
     "saga run shop.main:app --reload --log-level debug",
 )
 _add(
+    "relay",
+    relay.relay,
+    _RUN,
+    "saga relay --database-url postgresql://... --broker-url amqp://...",
+    "saga relay --poll 1 --log-format json",
+)
+_add(
     "check",
     check.check,
     _RUN,
@@ -94,7 +136,39 @@ _add(
     "saga graph create-order --svg > create-order.svg",
     "saga graph --statuses",
 )
-_add("doctor", doctor.doctor, _RUN, "saga doctor", "saga doctor --json")
+_add(
+    "schema",
+    contracts.schema,
+    _RUN,
+    "saga schema shop.services:payments shop.main:app",
+    "saga schema shop.services:payments --json",
+    "saga schema shop.services:payments --out schemas",
+)
+_add(
+    "asyncapi",
+    contracts.asyncapi,
+    _RUN,
+    "saga asyncapi shop.main:app shop.services:payments > asyncapi.json",
+    "saga asyncapi shop.services:payments --title Shop --of-version 1.4.0",
+)
+_add(
+    "show",
+    topology.show,
+    None,
+    "saga topology show shop.services:orders",
+    "saga topology show shop.main:app shop.services:orders --json",
+    group=topology_commands,
+)
+_add(
+    "apply",
+    topology.apply,
+    None,
+    "saga topology apply shop.main:app shop.services:orders",
+    "MESSAGING_TOPOLOGY=passive saga topology apply shop.services:orders --broker-url amqps://admin:...@mq/",
+    group=topology_commands,
+)
+_add("check", topology.check, None, "saga topology check shop.main:app shop.services:orders", group=topology_commands)
+_add("doctor", doctor.doctor, _RUN, "saga doctor", "saga doctor shop.services:mailer --json")
 _add(
     "start",
     start.start,
@@ -111,6 +185,10 @@ _add(
     "saga list --saga create-order --key 1001 --json",
 )
 _add("show", show.show, _SAGAS, "saga show 019f6d3a-...", "saga show 019f6d3a-... --json")
+_add("why", why.why, _SAGAS, "saga why 019f6d3a-...", "saga why 019f6d3a-... --json")
+_add(
+    "export", export.export, _SAGAS, "saga export 019f6d3a-... --as-test --app shop.main:app > tests/test_order_1001.py"
+)
 _add("watch", watch.watch, _SAGAS, "saga watch 019f6d3a-...", "saga watch --all")
 _add("cancel", acting.cancel, _SAGAS, """saga cancel 019f6d3a-... --reason "ordered twice\"""")
 _add("retry", acting.retry, _SAGAS, """saga retry 019f6d3a-... --reason "stock corrected\"""")
@@ -120,3 +198,30 @@ _add("resolve", acting.resolve, _SAGAS, """saga resolve 019f6d3a-... --reason "r
 _add("compensate", acting.compensate, _SAGAS, """saga compensate 019f6d3a-... --reason "no hope for stock\"""")
 _add("abandon", acting.abandon, _SAGAS, """saga abandon 019f6d3a-... --reason "settled on the telephone\"""")
 _add("resume", acting.resume, _SAGAS, """saga resume 019f6d3a-... --reason "the warehouse is open\"""")
+_add(
+    "list",
+    dlq.list_letters,
+    None,
+    "saga dlq list",
+    "saga dlq list --queue payments --reason handler-raised --older-than 1h",
+    "saga dlq list --queue payments --json",
+    group=dlq_commands,
+)
+_add("show", dlq.show_letter, None, "saga dlq show 0198c0de-... --queue payments", group=dlq_commands)
+_add(
+    "replay",
+    dlq.replay_letters,
+    None,
+    "saga dlq replay --queue payments --type payments.charge --dry-run",
+    "saga dlq replay --queue payments --reason OperationalError",
+    "saga dlq replay --id 0198c0de-...",
+    group=dlq_commands,
+)
+_add(
+    "purge",
+    dlq.purge_letters,
+    None,
+    "saga dlq purge --queue payments --older-than 30d",
+    "saga dlq purge --id 0198c0de-... --yes",
+    group=dlq_commands,
+)

@@ -62,7 +62,7 @@ def explained(error: Exception) -> tuple[str, int]:
 
 def _known_code(error: Exception) -> int | None:
     """The exit code of an error whose text is for people already."""
-    from messaging.errors import MessagingError, TransportError
+    from messaging import errors as bus
     from orchestrator import errors
 
     codes: tuple[tuple[type[Exception], int], ...] = (
@@ -71,8 +71,12 @@ def _known_code(error: Exception) -> int | None:
         (errors.ActionRefused, exits.REFUSED),
         (errors.StateUnusable, exits.USAGE),
         (errors.SagaDefinitionError, exits.USAGE),
-        (TransportError, exits.UNREACHABLE),
+        (bus.SettingsError, exits.USAGE),
+        (bus.TopologyMismatch, exits.FAILED),
+        (bus.TopologyMissing, exits.FAILED),
+        (bus.UnknownQueue, exits.NOT_FOUND),
+        (bus.TransportError, exits.UNREACHABLE),
         (errors.SagaError, exits.FAILED),
-        (MessagingError, exits.FAILED),
+        (bus.MessagingError, exits.FAILED),
     )
     return next((code for kind, code in codes if isinstance(error, kind)), None)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli import options
+from orchestrator.cli.exits import CommandError
 from orchestrator.cli.report import reported
 
 if TYPE_CHECKING:
@@ -52,17 +53,21 @@ def run(
     """Run orchestrators and services in this process, until Ctrl-C or SIGTERM.
 
     Several targets share the process. As many processes as you like may run the same target, where the
-    database is PostgreSQL and the broker RabbitMQ.
+    database is PostgreSQL and the broker RabbitMQ or Redis.
     """
     if reload:
         from orchestrator.cli.reload import run_reloading
 
         raise typer.Exit(run_reloading(sys.argv[1:], app_dir))
+    from messaging.errors import TopologyMissing
     from orchestrator.cli import logs
 
     parts = _loaded(targets, app_dir)
     logs.log_to_stderr(log_level.value, log_format.value)
-    _serve(parts, database_url, broker_url)
+    try:
+        _serve(parts, database_url, broker_url)
+    except TopologyMissing as missing:
+        raise CommandError(str(missing).replace("TARGET...", " ".join(targets))) from missing
 
 
 def _loaded(targets: list[str], app_dir: str) -> dict[str, Target]:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from orchestrator.cli import options, output
 from orchestrator.cli.report import reported
+from orchestrator.words import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,7 +76,7 @@ def _print_header(console: Console, row: SagaRow) -> None:
     ended = f", ended {output.instant(row.ended_at)}" if row.ended_at else ""
     facts = {
         "key": row.business_key or "",
-        "started": f"{output.instant(row.started_at)} UTC{ended}, {output.duration(describe.age(row))}",
+        "started": f"{output.instant(row.started_at)} UTC{ended}, {duration(describe.age(row))}",
         "at": row.current_step or "",
         "waits for": _waiting(row),
         "blocked": describe.blocked_because(row) if row.blocked_reason else "",
@@ -92,7 +93,7 @@ def _waiting(row: SagaRow) -> str:
         return ""
     if row.waiting_since is None:
         return row.waiting_for
-    return f"{row.waiting_for}, for {output.duration(datetime.now(UTC) - row.waiting_since)}"
+    return f"{row.waiting_for}, for {duration(datetime.now(UTC) - row.waiting_since)}"
 
 
 def _print_timeline(console: Console, timeline: Sequence[TimelineRow]) -> None:
@@ -118,7 +119,7 @@ def _cells(row: TimelineRow) -> Sequence[Text | str]:
         Text(f"{row.message or ''}{to}{tries}"),
         _sent(row),
         output.clock_time(row.ended_at) if row.ended_at else "…",
-        output.duration((row.ended_at or datetime.now(UTC)) - row.started_at),
+        duration((row.ended_at or datetime.now(UTC)) - row.started_at),
         Text(_remark(row)),
     )
 

@@ -29,6 +29,7 @@ from orchestrator.instance import SagaStatus
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.sql.connecting import ConnectionSettings, connect
 from orchestrator.status import SagaRow, StatusReader
+from orchestrator.words import duration
 
 _TOLD: Final = len(stories.STORIES)
 """So many orders are told one by one; further ones run beside each other."""
@@ -116,7 +117,7 @@ class Demo:
                 return started.id
 
         self._started += await asyncio.gather(*(order(number, story) for number, story in rest))
-        self._console.print(f"... have ended, after {output.duration(timedelta(seconds=clock() - began))}.")
+        self._console.print(f"... have ended, after {duration(timedelta(seconds=clock() - began))}.")
 
     async def _conclude(self, sagas: StatusReader) -> None:
         rows = [row for saga_id in self._started[:_LISTED] if (row := await sagas.get(saga_id)) is not None]

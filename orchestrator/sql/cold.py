@@ -43,6 +43,12 @@ class Cold:
         self._step, self._instance = in_schema(saga_step, schema), in_schema(saga_instance, schema)
         self._unmatched, self._audit = in_schema(saga_unmatched, schema), in_schema(saga_audit, schema)
 
+    def set_traces(self, connection: Connection, traces: Mapping[UUID, str]) -> None:
+        """One statement, run for each."""
+        instance = self._instance
+        statement = update(instance).where(instance.c.id == bindparam("of_id")).values(trace=bindparam("as_trace"))
+        connection.execute(statement, [{"of_id": one, "as_trace": trace} for one, trace in traces.items()])
+
     def add_signals(self, connection: Connection, signals: Sequence[NewSignal], now: datetime) -> None:
         """Ids are made here, so that they rise in the order given."""
         rows = [

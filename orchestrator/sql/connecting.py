@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +13,9 @@ from typing import IO, Any, Final
 from uuid import uuid4
 
 from sqlalchemy import URL, event, make_url
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from orchestrator.errors import EngineAlreadyRunning
 
@@ -29,6 +33,8 @@ class ConnectionSettings:
     lock_timeout: timedelta = timedelta(seconds=10)
     """On SQLite: how long to wait for the other processes' writes."""
     idle_in_transaction_timeout: timedelta = timedelta(seconds=60)
+    trusted_for: timedelta = timedelta(seconds=1)
+    """How long after its last use a pooled connection is taken without being asked whether it lives."""
     external_pooler: bool = False
     """A pooler in transaction mode (pgbouncer) stands between: no named prepared statements, and timeouts
     are set in each transaction, since connections have no state of their own."""
@@ -69,16 +75,38 @@ def connect(url: str | URL, settings: ConnectionSettings) -> AsyncEngine:
         return _sqlite(parsed, settings)
     driver = parsed.get_driver_name()
     arguments = _asyncpg(settings) if driver == "asyncpg" else _psycopg(settings)
-    return create_async_engine(
+    engine = create_async_engine(
         parsed,
         connect_args=arguments,
         isolation_level="READ COMMITTED",
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.lock_timeout.total_seconds(),
-        pool_pre_ping=True,
+        # The connection used last knows the statements, and needs no question.
+        pool_use_lifo=True,
         hide_parameters=True,
     )
+    _ask_the_idle(engine, settings.trusted_for.total_seconds())
+    return engine
+
+
+def _ask_the_idle(engine: AsyncEngine, trusted_seconds: float) -> None:
+    """Replace connections that died in the pool: asking each time would cost three round trips a transaction."""
+    sync, since = engine.sync_engine, "sagasmith_idle_since"
+
+    def put_back(_: Any, record: ConnectionPoolEntry) -> None:
+        record.info[since] = time.monotonic()
+
+    def taken(connection: Any, record: ConnectionPoolEntry, _: PoolProxiedConnection) -> None:
+        if time.monotonic() - record.info.get(since, math.inf) < trusted_seconds:
+            return
+        try:
+            sync.dialect.do_ping(connection)
+        except sync.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError("the connection was lost while it was idle") from error
+
+    event.listen(sync, "checkin", put_back)
+    event.listen(sync, "checkout", taken)
 
 
 def _asyncpg(settings: ConnectionSettings) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import product
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from orchestrator.instance import Pin, SagaInstance, SagaStatus, StepKey
 from orchestrator.rising_ids import new_id
 from orchestrator.signals import Decision
 from orchestrator.sql.hot import SIGNALLED, known_pins, named
+from orchestrator.sql.items import with_items
 from orchestrator.sql.rows import (
     INSTANCE_COLUMNS,
     STEP_COLUMNS,
@@ -35,7 +37,11 @@ from orchestrator.store import Clock, CommandRef, SagaCommand
 _TYPES: Final = {
     **dict.fromkeys(("id", "saga_id", "command_id"), "uuid"),
     **dict.fromkeys(
-        ("version", "revision", "seq", "round", "attempt", "tries", "unanswered", "send_attempts"), "integer"
+        (
+            *("version", "schema_version", "revision", "seq"),
+            *("round", "attempt", "tries", "unanswered", "send_attempts"),
+        ),
+        "integer",
     ),
     **dict.fromkeys(
         (
@@ -53,6 +59,9 @@ _TYPES: Final = {
         "timestamptz",
     ),
 }
+_CHANGED: Final = "changed_"
+_ADDED: Final = "added_"
+"""Before the names of parameters, where one statement has several sets of them."""
 _STEP_KEY: Final = ("saga_id", "step", "direction", "branch")
 _ATTEMPT_COLUMNS: Final = ("command_id", "saga_id", "step", "direction", "branch", "round", "attempt")
 _HISTORY_COLUMNS: Final = ("id", "saga_id", "at", "kind", "step", "text")
@@ -63,14 +72,15 @@ def _listed(columns: Iterable[str], alias: str = "") -> str:
     return ", ".join(f"{alias}{column}" for column in columns)
 
 
-def _arrays(columns: Sequence[str]) -> str:
+def _arrays(columns: Sequence[str], prefix: str = "") -> str:
     """A table `v` made of one array parameter a column: a whole batch in one statement."""
-    arrays = (f"CAST(:{column} AS {_TYPES.get(column, 'text')}[])" for column in columns)
+    arrays = (f"CAST(:{prefix}{column} AS {_TYPES.get(column, 'text')}[])" for column in columns)
     return f"unnest({', '.join(arrays)}) AS v({_listed(columns)})"
 
 
-def _columnwise(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
-    return dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
+def _columnwise(columns: Sequence[str], rows: Sequence[Sequence[Any]], prefix: str = "") -> dict[str, list[Any]]:
+    names = (f"{prefix}{column}" for column in columns)
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 
 class PostgresHot:
@@ -89,12 +99,10 @@ class PostgresHot:
         )
         self._steps = self._text(
             f"SELECT {_listed(STEP_COLUMNS, 's.')}, clock_timestamp() FROM {{saga_step}} s "
-            "WHERE s.saga_id = ANY(CAST(:ids AS uuid[]))"
+            "WHERE s.saga_id = ANY(CAST(:ids AS uuid[])) AND s.branch = ''"
         )
         self._due: dict[tuple[str, int], TextClause] = {}
-        self._update_instances = self._text(_UPDATE_INSTANCES).execution_options(preserve_rowcount=True)
-        self._update_steps = self._text(_UPDATE_STEPS)
-        self._insert_steps = self._text(_insert("saga_step", WRITTEN_STEP_COLUMNS))
+        self._writes = {parts: self._text(_write(*parts)) for parts in product((False, True), repeat=2)}
         self._insert_attempts = self._text(_insert("saga_attempt", _ATTEMPT_COLUMNS))
         self._insert_history = self._text(_insert("saga_history", _HISTORY_COLUMNS))
         self._mark = self._text(_MARK)
@@ -134,9 +142,8 @@ class PostgresHot:
         return self._lock_some(connection, pins, SIGNALLED, "i.id", {"limit": limit})
 
     def save(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> None:
-        """Five statements at most, however many sagas."""
-        self._save_instances(connection, [decision.instance for decision in decisions])
-        self._save_steps(connection, decisions, now)
+        """Three statements at most, however many sagas; one when nothing is replaced or noted."""
+        self._save_sagas(connection, decisions, now)
         attempts = [
             (old.command_id, decision.instance.id, *_words(old.key), old.round, old.attempt)
             for decision in decisions
@@ -188,29 +195,22 @@ class PostgresHot:
             return self.now(connection), {}
         steps = connection.execute(self._steps, {"ids": [row[0] for row in instances]}).fetchall()
         now: datetime = steps[0][-1] if steps and self._clock is None else self.now(connection)
-        return now, sagas_of(instances, steps)
+        return now, with_items(connection, sagas_of(instances, steps), self._schema)
 
-    def _save_instances(self, connection: Connection, sagas: Sequence[SagaInstance]) -> None:
-        rows = [instance_update(saga) for saga in sagas]
-        result = connection.execute(self._update_instances, _columnwise(UPDATED_INSTANCE_COLUMNS, rows))
-        if result.rowcount != len(rows):
-            raise ConcurrentUpdate(sagas[0].id, sagas[0].revision)  # held by us, so this cannot be
-
-    def _save_steps(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> None:
-        changed = [
-            step_values(decision.instance.id, decision.steps[key], now)
-            for decision in decisions
-            for key in decision.changed
-        ]
+    def _save_sagas(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> None:
+        """Instances and records in one statement: each more would be a round trip for every batch."""
+        instances = [instance_update(decision.instance) for decision in decisions]
+        changed = [step_values(d.instance.id, d.steps[key], now) for d in decisions for key in d.changed]
+        added = [step_values(d.instance.id, d.steps[key], now) for d in decisions for key in d.added]
+        values = _columnwise(UPDATED_INSTANCE_COLUMNS, instances)
         if changed:
-            connection.execute(self._update_steps, _columnwise(WRITTEN_STEP_COLUMNS, changed))
-        added = [
-            step_values(decision.instance.id, decision.steps[key], now)
-            for decision in decisions
-            for key in decision.added
-        ]
+            values |= _columnwise(WRITTEN_STEP_COLUMNS, changed, _CHANGED)
         if added:
-            connection.execute(self._insert_steps, _columnwise(WRITTEN_STEP_COLUMNS, added))
+            values |= _columnwise(WRITTEN_STEP_COLUMNS, added, _ADDED)
+        written = connection.execute(self._writes[bool(changed), bool(added)], values).scalar_one()
+        if written != len(instances):
+            one = decisions[0].instance
+            raise ConcurrentUpdate(one.id, one.revision)  # held by us, so this cannot be
 
 
 def _words(key: StepKey) -> tuple[str, str, str]:
@@ -223,8 +223,9 @@ def _claimed(row: Sequence[Any], at: int) -> SagaCommand:
     return SagaCommand(row[0], row[at + 1], record, row[at + 2], record.send_attempts)
 
 
-def _insert(table: str, columns: Sequence[str]) -> str:
-    return f"INSERT INTO {{{table}}} ({_listed(columns)}) SELECT {_listed(columns, 'v.')} FROM {_arrays(columns)}"
+def _insert(table: str, columns: Sequence[str], prefix: str = "") -> str:
+    into = f"INSERT INTO {{{table}}} ({_listed(columns)})"
+    return f"{into} SELECT {_listed(columns, 'v.')} FROM {_arrays(columns, prefix)}"
 
 
 def _set(columns: Iterable[str], **special: str) -> str:
@@ -247,8 +248,21 @@ _SPECIAL: Final = {
 _UPDATE_STEPS: Final = (
     f"UPDATE {{saga_step}} s "
     f"SET {_set([c for c in WRITTEN_STEP_COLUMNS[5:] if c not in _SPECIAL], **_SPECIAL)} "
-    f"FROM {_arrays(WRITTEN_STEP_COLUMNS)} WHERE " + " AND ".join(f"s.{column} = v.{column}" for column in _STEP_KEY)
+    f"FROM {_arrays(WRITTEN_STEP_COLUMNS, _CHANGED)} WHERE "
+    + " AND ".join(f"s.{column} = v.{column}" for column in _STEP_KEY)
 )
+
+
+def _write(changed: bool, added: bool) -> str:
+    """One statement for what a batch writes; it gives the number of instances that were written."""
+    parts = [f"instances AS ({_UPDATE_INSTANCES} RETURNING 1)"]
+    if changed:
+        parts.append(f"changed AS ({_UPDATE_STEPS})")
+    if added:
+        parts.append(f"added AS ({_insert('saga_step', WRITTEN_STEP_COLUMNS, _ADDED)})")
+    return f"WITH {', '.join(parts)} SELECT count(*) FROM instances"
+
+
 _MARK: Final = (
     "WITH confirmed AS (SELECT command_id FROM {saga_step} WHERE command_id = ANY(CAST(:ids AS uuid[])) "
     "AND send_after IS NOT NULL FOR NO KEY UPDATE SKIP LOCKED) "

@@ -36,7 +36,7 @@ class Branch:
 
 
 BRANCHES: Final = (
-    Branch("messaging", "message_schema_version", "0001", _messaging_metadata),
+    Branch("messaging", "message_schema_version", "0002", _messaging_metadata),
     Branch("orchestrator", VERSION_TABLE, SCHEMA_REVISION, metadata_in),
 )
 
@@ -72,15 +72,20 @@ def stored_revision(connection: Connection, branch: Branch, schema: str | None) 
     return connection.execute(select(table.c.version_num)).scalar_one_or_none()
 
 
-def check_revisions(connection: Connection, *, schema: str | None = None) -> None:
+def check_revisions(connection: Connection, *, schema: str | None = None, only: str | None = None) -> None:
     """See to it that a database has the tables this code needs.
 
     A newer schema is fine: what a release still uses is only removed by the next.
 
+    Args:
+        connection: of the database.
+        schema: where our tables are; None is the connection's default one.
+        only: `messaging`, where the tables of the bus will do.
+
     Raises:
         SchemaMismatch: it is missing or too old.
     """
-    for branch in BRANCHES:
+    for branch in BRANCHES if only is None else (branch_named(only),):
         found = stored_revision(connection, branch, schema)
         if found is None or found < branch.needed:
             has = f"has no {branch.name} tables" if found is None else f"is at {branch.name} revision {found}"
@@ -88,5 +93,5 @@ def check_revisions(connection: Connection, *, schema: str | None = None) -> Non
             url = connection.engine.url.render_as_string(hide_password=True)
             raise SchemaMismatch(
                 f"the database {url}{where} {has}, and this release needs {branch.name} revision {branch.needed}. "
-                "Run: saga migrate"
+                f"Run: saga migrate{'' if only is None else f' --only {only}'}"
             )

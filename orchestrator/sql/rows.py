@@ -15,6 +15,7 @@ from orchestrator.instance import (
     BlockedReason,
     Direction,
     FirstCause,
+    Parent,
     Pin,
     SagaInstance,
     SagaStatus,
@@ -51,6 +52,9 @@ INSTANCE_COLUMNS: Final = (
     "error_text",
     "ended_at",
     "trace",
+    "parent_id",
+    "root_id",
+    "parent_step",
 )
 """What `saga_of` reads, in this order."""
 
@@ -78,6 +82,8 @@ STEP_COLUMNS: Final = (
     "error_code",
     "error_text",
     "ended_at",
+    "schema_version",
+    "memo",
 )
 """What `record_of` reads, in this order; body and reply are not among them."""
 
@@ -131,6 +137,8 @@ WRITTEN_STEP_COLUMNS: Final = (
     "error_text",
     "updated_at",
     "ended_at",
+    "schema_version",
+    "memo",
 )
 """What `step_values` gives; the first four find the row."""
 
@@ -143,7 +151,7 @@ _REASONS: Final[dict[str | None, BlockedReason | None]] = {
 }
 
 
-_IDS: Final = {"id", "saga_id", "command_id"}
+_IDS: Final = {"id", "saga_id", "command_id", "parent_id", "root_id"}
 _INSTANTS: Final = {
     *("started_at", "updated_at", "ended_at", "wake_at", "deadline"),
     *("blocked_at", "paused_at", "send_after", "sent_at"),
@@ -219,6 +227,7 @@ def saga_of(row: RowValues, steps: dict[StepKey, StepRecord]) -> SagaInstance:
         first_cause=None if row[19] is None else FirstCause(row[19], row[20], row[21]),
         ended_at=row[22],
         trace=row[23],
+        parent=None if row[24] is None else Parent(row[24], row[25], row[26]),
         steps=steps,
     )
 
@@ -247,6 +256,8 @@ def record_of(row: RowValues, body: str | None = None) -> StepRecord:
         error_code=row[20],
         error_text=row[21],
         ended_at=row[22],
+        schema_version=row[23],
+        memo=row[24],
     )
 
 
@@ -311,6 +322,8 @@ def step_values(saga_id: UUID, record: StepRecord, now: datetime) -> tuple[Any, 
         record.error_text,
         now,
         record.ended_at,
+        record.schema_version,
+        record.memo,
     )
 
 
@@ -342,4 +355,7 @@ def new_instance_values(saga: SagaInstance) -> dict[str, Any]:
         "error_text": None if cause is None else cause.text,
         "ended_at": saga.ended_at,
         "trace": saga.trace,
+        "parent_id": None if saga.parent is None else saga.parent.id,
+        "root_id": None if saga.parent is None else saga.parent.root,
+        "parent_step": None if saga.parent is None else saga.parent.step,
     }

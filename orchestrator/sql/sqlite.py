@@ -21,6 +21,7 @@ from orchestrator.instance import Pin, SagaInstance, SagaStatus, StepKey
 from orchestrator.rising_ids import new_id
 from orchestrator.signals import Decision
 from orchestrator.sql.hot import SIGNALLED, known_pins, named
+from orchestrator.sql.items import with_items
 from orchestrator.sql.rows import (
     INSTANCE_COLUMNS,
     STEP_COLUMNS,
@@ -137,7 +138,8 @@ class SqliteHot:
             return self._clock.now(), {}
         ids = json.dumps([row[0] for row in instances])
         steps = connection.exec_driver_sql(_STEPS, {"ids": ids}).fetchall()
-        return self._clock.now(), sagas_of(map(_instance_of, instances), map(_step_of, steps))
+        sagas = sagas_of(map(_instance_of, instances), map(_step_of, steps))
+        return self._clock.now(), with_items(connection, sagas)
 
     def _save_instances(self, connection: Connection, sagas: Sequence[SagaInstance]) -> None:
         rows = [_instance_text(instance_update(saga)) for saga in sagas]
@@ -185,7 +187,10 @@ _FIND: Final = " UNION ALL ".join(
     for table in ("saga_step", "saga_attempt")
 )
 _INSTANCES: Final = f"SELECT {_listed(INSTANCE_COLUMNS, 'i.')} FROM saga_instance i WHERE "
-_STEPS: Final = f"SELECT {_listed(STEP_COLUMNS)} FROM saga_step WHERE saga_id IN (SELECT value FROM json_each(:ids))"
+_STEPS: Final = (
+    f"SELECT {_listed(STEP_COLUMNS)} FROM saga_step "
+    "WHERE branch = '' AND saga_id IN (SELECT value FROM json_each(:ids))"
+)
 _UPDATE_INSTANCES: Final = (
     "UPDATE saga_instance SET revision = revision + 1, "
     + ", ".join(f"{column} = ?" for column in UPDATED_INSTANCE_COLUMNS[2:])

@@ -2,6 +2,7 @@
 
 saga_instance       one saga; its row is the lock on everything below that concerns it
 saga_step           one direction of one step: the command (which is sent from here), or the wait
+saga_item           one item of a ForEach, as it was when that was reached
 saga_attempt        command ids that a later attempt replaced; replies to them still count
 saga_signal         what a saga has yet to be told
 saga_history        what happened beside the plain path; only ever appended to
@@ -37,7 +38,7 @@ from sqlalchemy import (
 from orchestrator.instance import BlockedReason, Direction, SagaStatus, StepStatus
 from orchestrator.sql.types import Id, Instant
 
-SCHEMA_REVISION: Final = "0002"
+SCHEMA_REVISION: Final = "0004"
 """The oldest revision of `migrations/versions/orchestrator` that this code works with."""
 VERSION_TABLE: Final = "saga_schema_version"
 
@@ -151,11 +152,13 @@ saga_step = Table(
     # of a row write to every index.
     Column("waiting_key", Text),
     Column("reply", Text),
+    _blank("memo"),
     _blank("error_code"),
     _blank("error_text"),
     _instant("started_at", nullable=False),
     _instant("updated_at", nullable=False),
     _instant("ended_at"),
+    Column("schema_version", Integer, nullable=False, server_default=text("1")),
     CheckConstraint(one_of("status", StepStatus), name="status"),
     CheckConstraint(one_of("direction", Direction), name="direction"),
     CheckConstraint("(status = 'waiting') = (waiting_key IS NOT NULL)", name="waiting_key"),
@@ -163,6 +166,17 @@ saga_step = Table(
     _partial("ix_saga_step_unsent", "send_after", where="send_after IS NOT NULL"),
     _partial("ix_saga_step_waiting", "wire_name", "waiting_key", where="waiting_key IS NOT NULL"),
     **_HOT,
+)
+
+saga_item = Table(
+    "saga_item",
+    metadata,
+    Column("saga_id", Id, ForeignKey("saga_instance.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", Text, primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    _required("key"),
+    _required("item"),
+    UniqueConstraint("saga_id", "step", "key"),
 )
 
 saga_attempt = Table(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from messaging.sql.outbox import write_outgoing
+from messaging.sql.writing import write_outgoing
 from messaging.transport import Outgoing
 from orchestrator.errors import ConcurrentUpdate
 from orchestrator.instance import Pin, SagaInstance
 from orchestrator.signals import Decision
 from orchestrator.sql.cold import Cold
 from orchestrator.sql.hot import Hot
+from orchestrator.sql.items import write_items
 from orchestrator.sql.starting import start_saga
 from orchestrator.store import (
     AuditEntry,
@@ -58,7 +60,7 @@ class SqlTransaction:
         return await self._run(self._hot.find_commands, command_ids) if command_ids else {}
 
     async def lock(self, saga_ids: Sequence[UUID]) -> Locked:
-        """Two statements; three when none of the sagas has steps."""
+        """Two statements; three when none of the sagas has steps; two more when one stands in a `ForEach`."""
         if not saga_ids:
             return Locked(await self.now())
         return self._locked(await self._run(self._hot.lock, saga_ids))
@@ -81,7 +83,7 @@ class SqlTransaction:
         return await self._run(start_saga, saga, reuse_key_after_end=reuse_key_after_end, schema=self._schema)
 
     async def save(self, decisions: Sequence[Decision]) -> None:
-        """Five statements at most. The statements check the revisions once more.
+        """Five statements at most, and one for items of a `ForEach`. The statements check the revisions once more.
 
         Raises:
             ConcurrentUpdate: a saga's stored revision is not the loaded one.
@@ -91,6 +93,20 @@ class SqlTransaction:
             self._check(decision.instance)
         if decisions:
             await self._run(self._hot.save, decisions, await self.now())
+        if any(decision.items for decision in decisions):
+            await self._run(write_items, decisions, self._schema)
+
+    @asynccontextmanager
+    async def session(self, *, timeout: timedelta) -> AsyncGenerator[AsyncSession]:
+        """One statement, and a savepoint."""
+        if self.connection.dialect.name == "postgresql":
+            milliseconds = str(max(1, round(timeout.total_seconds() * 1000)))
+            await self.connection.execute(select(func.set_config("statement_timeout", milliseconds, True)))
+        async with AsyncSession(
+            self.connection, join_transaction_mode="create_savepoint", expire_on_commit=False
+        ) as session:
+            yield session
+            await session.commit()
 
     async def mark_sent(self, command_ids: Sequence[UUID]) -> None:
         """One statement."""
@@ -105,6 +121,11 @@ class SqlTransaction:
         """One statement."""
         if problems:
             await self._run(self._hot.put_off_sends, problems)
+
+    async def set_traces(self, traces: Mapping[UUID, str]) -> None:
+        """One statement, run for each."""
+        if traces:
+            await self._run(self._cold.set_traces, traces)
 
     async def make_unanswered_due(self, *, timeout: timedelta) -> int:
         """One statement."""

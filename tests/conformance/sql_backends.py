@@ -19,7 +19,7 @@ async def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     if request.param == "sqlite":
         url = f"sqlite+aiosqlite:///{tmp_path / 'bus.db'}"
     else:
-        url = request.getfixturevalue("postgres_database").replace("asyncpg", request.param)
+        url = request.getfixturevalue("migrated_database").replace("asyncpg", request.param)
     engine = create_async_engine(url)
     await create_tables(engine)
     try:

@@ -60,11 +60,13 @@ def sqlite_url(directory: Path) -> str:
 
 
 def make_store(kind: str, where: str, clock: MovableClock | None) -> SagaStore:
+    """Make a store; a database on PostgreSQL is migrated already."""
     if kind == "memory":
         return MemoryStore(clock)
     if kind == "psycopg":
         where = make_url(where).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
-    upgrade(where)
+    if kind == "sqlite":
+        upgrade(where)
     return SqlStore(where, clock=clock)
 
 

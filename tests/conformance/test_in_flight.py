@@ -16,7 +16,7 @@ from tests.conformance.stores import NOON, MovableClock, make_store, opened, sql
 
 @pytest.fixture(params=["sqlite", "postgresql", "psycopg"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
-    where = sqlite_url(tmp_path) if request.param == "sqlite" else request.getfixturevalue("postgres_database")
+    where = sqlite_url(tmp_path) if request.param == "sqlite" else request.getfixturevalue("migrated_database")
     async with opened(make_store(request.param, where, MovableClock())) as store:
         yield store
 

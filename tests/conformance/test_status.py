@@ -11,11 +11,12 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
+from orchestrator.evidence import read_evidence
 from orchestrator.instance import BlockedReason, FirstCause, SagaStatus, StepKey, StepStatus
 from orchestrator.signals import Decision, Note
 from orchestrator.sql import SqlStore
 from orchestrator.status import SagaFilter, StatusReader
-from orchestrator.store import AuditEntry
+from orchestrator.store import AuditEntry, NewSignal, ReceivedEvent, UnmatchedMessage
 from tests.conformance.stores import (
     HOUR,
     NOON,
@@ -32,7 +33,7 @@ from tests.conformance.stores import (
 
 @pytest.fixture(params=["sqlite", "postgresql", "psycopg"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
-    where = sqlite_url(tmp_path) if request.param == "sqlite" else request.getfixturevalue("postgres_database")
+    where = sqlite_url(tmp_path) if request.param == "sqlite" else request.getfixturevalue("migrated_database")
     async with opened(make_store(request.param, where, MovableClock())) as store:
         yield store
 
@@ -190,3 +191,33 @@ async def test_stuck_sagas_are_listed_with_why(store: SqlStore) -> None:
         (str(saga.id), "Sending", "cannot be sent: reserve-credit to customers: no queue takes it"),
         (str(saga.id), None, "overdue: no engine has looked at it since 2001-02-03 12:00:00.000789"),
     ]
+
+
+async def test_all_that_explains_a_saga_is_read_at_one_moment(store: SqlStore) -> None:
+    saga = await started(store, command(attempt=2, error_code="timeout"), wait("42", seq=2))
+    async with store.transaction() as tx:
+        await tx.add_events([ReceivedEvent("m-1", "payment-captured", "43", "{}", HOUR)])
+        await tx.add_signals([NewSignal(saga.id, "cancel", "{}"), NewSignal(saga.id, "reply", "{}", "KeyError: 'x'")])
+        await tx.add_unmatched([UnmatchedMessage("m-2", "unknown outcome", b"?", "{}", saga.id)])
+
+    async with store.engine.connect() as connection:
+        found = await connection.run_sync(read_evidence, saga.id)
+        nothing = await connection.run_sync(read_evidence, uuid4())
+
+    assert found is not None and nothing is None
+    assert found.saga.saga_id == saga.id
+    out, waits = found.awaited
+    assert (out.step, out.attempt, out.error_code, out.message_id) == (
+        "ReservingCredit",
+        2,
+        "timeout",
+        saga.steps[StepKey("ReservingCredit")].command_id,
+    )
+    assert (waits.message, waits.awaited_key, waits.deadline, waits.kept_events) == (
+        "payment-captured",
+        "42",
+        NOON + HOUR,
+        1,
+    )
+    assert [(signal.kind, signal.error) for signal in found.signals] == [("cancel", ""), ("reply", "KeyError: 'x'")]
+    assert found.unmatched == ["unknown outcome"]

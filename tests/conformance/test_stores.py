@@ -58,7 +58,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: MovableCl
     if request.param == "sqlite":
         where = sqlite_url(tmp_path)
     elif request.param != "memory":
-        where = request.getfixturevalue("postgres_database")
+        where = request.getfixturevalue("migrated_database")
     async with opened(make_store(request.param, where, clock)) as store:
         yield store
 
@@ -212,7 +212,7 @@ async def test_only_new_sagas_can_be_asked_for(store: Any) -> None:
 
 async def test_records_are_loaded_as_they_were_saved_but_for_body_and_reply(store: Any) -> None:
     record = command(
-        key=StepKey("ReservingCredit", Direction.COMPENSATION, "item 1"),
+        key=StepKey("ReservingCredit", Direction.COMPENSATION),
         status=StepStatus.REFUSED,
         round=2,
         attempt=3,
@@ -226,6 +226,7 @@ async def test_records_are_loaded_as_they_were_saved_but_for_body_and_reply(stor
         error_code="limit",
         error_text="über",
         ended_at=NOON + SECOND,
+        schema_version=7,
     )
     waiting = wait(seq=2)
     saga = await started(store, record, waiting)
@@ -352,6 +353,19 @@ async def test_unsent_commands_are_claimed_earliest_first_for_a_grace(store: Any
     clock.move(31 * SECOND)
     async with store.transaction() as tx:
         assert [one.send_attempts for one in await tx.claim_unsent(limit=1, grace=SECOND)] == [2]
+
+
+async def test_a_saga_that_was_started_without_a_trace_is_given_one(store: Any) -> None:
+    saga, other = await started(store, command("One", send_after=NOON + SECOND)), await started(store)
+    async with store.transaction() as tx:
+        await tx.lock([saga.id, other.id])
+        await tx.set_traces({saga.id: "00-1-2-01"})
+        await tx.set_traces({})
+
+    async with store.transaction() as tx:
+        locked = await tx.lock([saga.id, other.id])
+
+    assert (locked.sagas[saga.id].trace, locked.sagas[other.id].trace) == ("00-1-2-01", other.trace)
 
 
 async def test_commands_of_paused_or_ended_sagas_are_not_claimed(store: Any) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,15 @@ LONG_AGO = NOON.replace(year=2001)
 
 
 @pytest.fixture(params=["postgresql", "psycopg"])
-async def store(request: pytest.FixtureRequest, postgres_database: str) -> AsyncIterator[Any]:
+async def store(request: pytest.FixtureRequest, migrated_database: str) -> AsyncIterator[Any]:
     """Two transactions of it run on two connections."""
-    async with opened(make_store(request.param, postgres_database, None)) as store:
+    async with opened(make_store(request.param, migrated_database, None)) as store:
         yield store
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
-    where = sqlite_url(tmp_path) if request.param == "sqlite" else request.getfixturevalue("postgres_database")
+    where = sqlite_url(tmp_path) if request.param == "sqlite" else request.getfixturevalue("migrated_database")
     async with opened(make_store(request.param, where, None)) as store:
         yield store
 
@@ -305,10 +306,9 @@ async def test_in_a_schema_everything_is_found_there(postgres_database: str) -> 
             assert await tx.start(new_saga(business_key="42")) == (saga.id, False)
 
 
-async def test_behind_a_pooler_timeouts_hold_within_each_transaction(postgres_database: str) -> None:
-    upgrade(postgres_database)
+async def test_behind_a_pooler_timeouts_hold_within_each_transaction(migrated_database: str) -> None:
     settings = ConnectionSettings(external_pooler=True, lock_timeout=SECOND * 7)
-    async with opened(SqlStore(postgres_database, settings=settings)) as store:
+    async with opened(SqlStore(migrated_database, settings=settings)) as store:
         async with store.transaction() as tx:
             assert (await tx.connection.execute(text("SHOW lock_timeout"))).scalar_one() == "7s"
         async with store.engine.connect() as connection:
@@ -318,9 +318,8 @@ async def test_behind_a_pooler_timeouts_hold_within_each_transaction(postgres_da
 # -- faults
 
 
-async def test_a_lock_held_too_long_is_a_transient_fault(postgres_database: str) -> None:
-    upgrade(postgres_database)
-    async with opened(SqlStore(postgres_database, settings=ConnectionSettings(lock_timeout=SECOND / 100))) as store:
+async def test_a_lock_held_too_long_is_a_transient_fault(migrated_database: str) -> None:
+    async with opened(SqlStore(migrated_database, settings=ConnectionSettings(lock_timeout=SECOND / 100))) as store:
         saga = await started(store)
         async with store.transaction() as tx:
             await tx.lock([saga.id])
@@ -449,3 +448,33 @@ async def test_outgoing_messages_are_in_the_outbox_of_the_bus(any_store: SqlStor
 def test_only_databases_we_keep_sagas_in_are_accepted() -> None:
     with pytest.raises(ValueError, match="PostgreSQL or SQLite, not in 'mysql'"):
         SqlStore(make_url("mysql://u:secret@h/d"))
+
+
+async def test_connections_that_died_in_the_pool_are_replaced_before_they_are_used(store: SqlStore) -> None:
+    resting = SqlStore(store.engine.url, settings=ConnectionSettings(trusted_for=timedelta(0)))
+    async with opened(resting):
+        async with resting.transaction() as first, resting.transaction() as second:
+            pids = [await first.connection.scalar(text("SELECT pg_backend_pid()")) for first in (first, second)]
+        async with store.engine.connect() as connection:
+            await connection.execute(
+                text("SELECT pg_terminate_backend(pid) FROM unnest(CAST(:p AS int[])) p(pid)"), {"p": pids}
+            )
+
+        async with resting.transaction() as tx:
+            assert await tx.connection.scalar(text("SELECT pg_backend_pid()")) not in pids
+
+
+async def test_a_connection_that_died_just_now_is_a_transient_fault(store: SqlStore) -> None:
+    trusting = SqlStore(store.engine.url, settings=ConnectionSettings(trusted_for=timedelta(hours=1)))
+    async with opened(trusting):
+        async with trusting.transaction() as tx:
+            pid = await tx.connection.scalar(text("SELECT pg_backend_pid()"))
+        async with store.engine.connect() as connection:
+            await connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+
+        with pytest.raises(DBAPIError) as lost:
+            async with trusting.transaction() as tx:
+                await tx.now()
+        assert trusting.is_transient(lost.value)
+        async with trusting.transaction() as tx:
+            await tx.now()

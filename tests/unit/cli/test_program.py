@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 
 from orchestrator.cli import exits
-from orchestrator.cli.output import duration
+from orchestrator.words import duration
 from tests.unit.cli import walls
 from tests.unit.cli.conftest import Shell
 
@@ -15,7 +15,10 @@ COMMANDS = [
     "demo",
     "migrate",
     "run",
+    "relay",
     "doctor",
+    "schema",
+    "asyncapi",
     "start",
     "list",
     "show",
@@ -85,6 +88,7 @@ def test_reading_before_migrating_creates_no_file_and_names_the_remedy(bare_shel
         ("migrate", "--check"),
         ("doctor",),
         ("run", f"{walls.__name__}:app"),
+        ("relay", "--broker-url", "amqp://127.0.0.1:1/"),
     ],
 )
 def test_a_database_that_is_away_is_exit_code_5_and_shows_no_password(
@@ -115,6 +119,16 @@ def test_a_setting_that_cannot_be_used_is_named_and_its_value_is_not(
 
     assert answer.code == exits.USAGE
     assert variable in answer.err and "secret" not in answer.err
+
+
+def test_a_relay_needs_the_tables_of_the_bus_and_a_broker_that_others_reach(bare_shell: Shell) -> None:
+    alone = bare_shell("relay")
+    assert alone.code == exits.USAGE and "memory:// is this process alone" in alone.err
+
+    sqlite3.connect(bare_shell.folder / "saga.db").close()
+    (bare_shell.folder / "saga.db").touch()
+    behind = bare_shell("relay", "--broker-url", "amqp://127.0.0.1:1/")
+    assert behind.code == exits.FAILED and "Run: saga migrate --only messaging" in behind.err
 
 
 def test_a_healthy_installation_is_told_line_by_line(shell: Shell) -> None:

@@ -193,3 +193,26 @@ def test_an_unknown_saga_is_not_found_and_what_is_no_id_is_wrong_usage(command: 
 def test_watch_asks_which_saga(shell: Shell) -> None:
     assert shell("watch").code == exits.USAGE
     assert shell("watch", str(UUID(int=1)), "--all").code == exits.USAGE
+
+
+def test_why_tells_a_blocked_saga_in_a_paragraph_with_what_is_safe_to_do(working_shell: Shell) -> None:
+    data = '{"name": "b", "ends": "blocked"}'
+    answer = working_shell("start", "paint-wall", "--data", data, "--key", "north-1", "--wait", "--json")
+    saga_id = answer.json["saga_id"]
+
+    told = working_shell("why", saga_id)
+
+    assert told.code == 0
+    assert "paint-wall v1 for north-1 is blocked and needs an operator" in told.out
+    assert "Painting got no answer it could use, and its attempts are used up." in told.out
+    assert "The last error was RuntimeError: the ladder is gone." in told.out
+    assert f'saga retry {saga_id} --reason "..."\n      asks the participant again with the same key' in told.out
+    machine_readable = working_shell("why", saga_id, "--json").json
+    assert machine_readable["saga_id"] == saga_id and machine_readable["why"].startswith("paint-wall v1")
+    assert set(machine_readable["advice"][0]) == {"do", "consequence"}
+
+
+def test_why_of_a_saga_nobody_knows_is_not_found(shell: Shell) -> None:
+    answer = shell("why", str(uuid4()))
+
+    assert answer.code == exits.NOT_FOUND and "saga list" in answer.err

@@ -68,7 +68,7 @@ def test_a_step_is_not_pivot_and_retriable() -> None:
 def test_nothing_is_undone_at_or_after_the_pivot(role: str) -> None:
     text = refused(lambda: variant(CreatingOrder, **{role: True}))
 
-    assert text.startswith("step CreatingOrder has a compensation, but nothing is undone at or after the pivot")
+    assert text.startswith("step CreatingOrder defines compensation(), but nothing is undone at or after the pivot")
 
 
 def test_a_pivot_or_retriable_step_cannot_compensate_when_exhausted() -> None:
@@ -80,7 +80,7 @@ def test_a_pivot_or_retriable_step_cannot_compensate_when_exhausted() -> None:
 
 
 def test_a_step_with_a_compensation_does_not_say_that_there_is_nothing_to_undo() -> None:
-    assert "says nothing_to_undo and has a compensation" in refused(
+    assert "says nothing_to_undo and defines compensation" in refused(
         lambda: variant(CreatingOrder, nothing_to_undo=True)
     )
 

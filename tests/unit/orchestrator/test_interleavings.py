@@ -9,9 +9,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from messaging.messages import Command, Event, Reply
-from orchestrator import Delay, Parallel, Retry, Saga, Sequence, Step, WaitForEvent
+from orchestrator import (
+    Delay,
+    ForEach,
+    ItemStep,
+    LocalStep,
+    Parallel,
+    Retry,
+    Saga,
+    Sequence,
+    Step,
+    SubSaga,
+    WaitForEvent,
+)
 from tests.unit.orchestrator.walk import START, Walk
 
 MINUTE = timedelta(minutes=1)
@@ -117,6 +130,116 @@ class WithDelays(Saga[State]):
     deadline = 30 * MINUTE
 
 
+class Local(LocalStep[State]):
+    retry = TWICE
+    compensation_retry = TWICE
+    nothing_to_undo = True
+
+    async def run(self, state: State, session: AsyncSession) -> None:
+        raise NotImplementedError
+
+    def when(self, state: State) -> bool:
+        return state.replies % 4 != 3
+
+
+class LocalUndoable(Local):
+    nothing_to_undo = False
+
+    async def undo(self, state: State, session: AsyncSession) -> None:
+        raise NotImplementedError
+
+
+class WithLocals(Saga[State]):
+    steps = (
+        a("L1", LocalUndoable),
+        Parallel(a("L2", LocalUndoable, on_exhausted="block"), Sequence(a("A"), a("L3", Local), a("B"))),
+        a("L4", LocalUndoable),
+        a("P", Local, pivot=True),
+        Parallel(a("L5", Local, retriable=True), a("R", Forward, retriable=True)),
+    )
+    deadline = 30 * MINUTE
+
+
+class ForwardOne(ItemStep[State, int, Ok]):
+    participant = "anybody"
+    retry = TWICE
+    compensation_retry = TWICE
+    nothing_to_undo = True
+
+    def when(self, state: State, item: int) -> bool:
+        return item % 4 != 3
+
+    def command(self, state: State, item: int) -> Do:
+        return Do(step=f"{self.name} {item}")
+
+    def on_reply(self, state: State, item: int, reply: Ok) -> None:
+        state.replies += 1
+
+
+class UndoableOne(ForwardOne):
+    nothing_to_undo = False
+
+    def compensation(self, state: State, item: int) -> Undo | None:
+        return Undo(step=f"{self.name} {item}")
+
+
+class Each(ForEach[State, int]):
+    concurrency = 2
+    compensation_concurrency = 2
+
+    def items(self, state: State) -> range:
+        return range(5)
+
+    def item_key(self, item: int) -> str:
+        return f"/{item}"
+
+
+class WithItems(Saga[State]):
+    steps = (
+        a("A"),
+        a("I", Each, steps=(a("J", UndoableOne), Parallel(a("K", ForwardOne), a("L", UndoableOne)))),
+        Parallel(
+            a("M", Each, concurrency=3, steps=(a("N", UndoableOne, on_exhausted="block"),)), a("B"), settle_all=True
+        ),
+    )
+
+
+class WithItemsAfterThePivot(Saga[State]):
+    steps = (
+        a("I", Each, compensation_concurrency=1, steps=(a("J", UndoableOne),)),
+        a("P", Forward, pivot=True),
+        Parallel(a("K", Each, steps=(a("L", ForwardOne, retriable=True),)), a("R", Forward, retriable=True)),
+    )
+    on_compensation_failure = "continue_others"
+    deadline = 15 * MINUTE
+
+
+class Small(Saga[State]):
+    steps = (a("A"),)
+
+
+class Child(SubSaga[State, State]):
+    saga = Small
+    timeout = 2 * MINUTE
+
+    def child_state(self, state: State) -> State:
+        return State()
+
+    def on_completed(self, state: State, child: State) -> None:
+        state.replies += 1
+
+
+class WithChildren(Saga[State]):
+    steps = (
+        a("A"),
+        Parallel(a("C1", Child), Sequence(a("B"), a("C2", Child, timeout=None)), settle_all=True),
+        a("C3", Child),
+        a("P", Forward, pivot=True),
+        a("C4", Child, retriable=True),
+    )
+    deadline = 15 * MINUTE
+
+
 class SettlingAll(Saga[State]):
     steps = (
         a("A"),
@@ -154,7 +277,9 @@ class Blocking(Saga[State]):
 
 
 SHAPES = [InSequence, InGroups, WithWaits, WithDelays, SettlingAll, WithPivot, ContinuingOthers, Blocking]
-EACH = 1300
+EACH = 1250
+OF_MORE_ROWS = [WithLocals, WithItems, WithItemsAfterThePivot, WithChildren]
+"""Slower: each has fewer walks, and as many in the torture."""
 WALKS = st.binary(min_size=8, max_size=48)
 
 
@@ -171,8 +296,15 @@ def test_whatever_comes_in_whatever_order_the_rules_hold(shape: type[Saga[State]
     walk(shape, choices)
 
 
+@pytest.mark.parametrize("shape", OF_MORE_ROWS)
+@settings(max_examples=EACH // 6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(choices=WALKS)
+def test_with_items_children_and_functions_they_hold_as_well(shape: type[Saga[State]], choices: bytes) -> None:
+    walk(shape, choices)
+
+
 @pytest.mark.torture
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [*SHAPES, *OF_MORE_ROWS])
 @settings(max_examples=10 * EACH, deadline=None, suppress_health_check=list(HealthCheck))
 @given(choices=st.binary(min_size=8, max_size=160))
 def test_on_longer_walks_too(shape: type[Saga[State]], choices: bytes) -> None:

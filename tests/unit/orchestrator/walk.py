@@ -13,20 +13,36 @@ from typing import Any
 from uuid import UUID
 
 from messaging.envelope import ACCEPTED, FAILURE, RETRY, SUCCESS
+from messaging.messages import Failure
 from orchestrator import Saga, SagaStatus
-from orchestrator.instance import BlockedReason, Direction, Pin, SagaInstance, StepKey, StepRecord, StepStatus
-from orchestrator.plan import Branch, DelayLeaf, LeafPlan
-from orchestrator.progress import happened
+from orchestrator.instance import (
+    RESOLVED,
+    SKIPPED,
+    BlockedReason,
+    Direction,
+    Item,
+    Pin,
+    SagaInstance,
+    StepKey,
+    StepRecord,
+    StepStatus,
+)
+from orchestrator.plan import Branch, ChildLeaf, DelayLeaf, ItemsLeaf, LeafPlan, LocalLeaf
+from orchestrator.roster import at_hand
 from orchestrator.signals import (
     AbandonRequested,
     ActionRequested,
     CancelRequested,
+    ChildEnded,
+    ChildOrdered,
     CodeFailed,
     CompensateRequested,
     DeadlinePassed,
     Decision,
     EventMatched,
     Incoming,
+    LocalFailed,
+    LocalFinished,
     PauseRequested,
     ReplyReceived,
     ResolveRequested,
@@ -35,6 +51,7 @@ from orchestrator.signals import (
     SkipRequested,
 )
 from orchestrator.transitions import TRANSITIONS, decide
+from orchestrator.tree import happened
 
 GRACE = timedelta(seconds=30)
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -64,12 +81,20 @@ class Walk:
         self.instance = SagaInstance(
             UUID(int=1), pin, SagaStatus.RUNNING, state, 0, START, START, START, deadline=deadline
         )
+        self.kept: dict[StepKey, StepRecord] = {}
+        """All rows, as the store has them; `instance` has those that are loaded."""
+        self.items: tuple[Item, ...] = ()
         self.handed: dict[StepKey, dict[int, int]] = {}
         """Attempts that were given to the broker, with their rounds: participants may answer these."""
         self.refusals: set[StepKey] = set()
         self.ids: dict[UUID, tuple[StepKey, int, int]] = {}
         self.parked: list[Incoming] = []
         """What came while the saga was paused."""
+        self.local: dict[StepKey, None] = {}
+        """Functions that some process has in hand to run, once or more often."""
+        self.ran: set[StepKey] = set()
+        self.children: dict[UUID, SagaStatus] = {}
+        """Child sagas, each where it is."""
         self.decisions = 0
         self.stubborn: set[str] = set()
         """Steps whose participants never do what they are told, until the drive at the end."""
@@ -116,8 +141,17 @@ class Walk:
         raise AssertionError(f"it neither ends nor blocks: {self.instance}")
 
     def _answer_at_last(self, record: StepRecord) -> None:
-        if isinstance(self.plan.leaves[record.key.step], DelayLeaf):
+        leaf = self.plan.leaves[record.key.step]
+        if isinstance(leaf, DelayLeaf | ItemsLeaf):
             self.pass_time(0)
+        elif isinstance(leaf, LocalLeaf):
+            self._run(record)
+        elif isinstance(leaf, ChildLeaf):
+            going = self.children[UUID(record.awaited_key)]
+            assert going is not SagaStatus.COMPLETED, "a completed child was not ordered back"
+            assert going is not SagaStatus.RUNNING or not self._goes_back, "a child in flight was not cancelled"
+            completes = going is SagaStatus.RUNNING
+            self._child_ends(record, SagaStatus.COMPLETED if completes else SagaStatus.COMPENSATED)
         elif record.status is StepStatus.WAITING:
             self.tell(EventMatched(record.key, UUID(int=9), "{}", self.now))
         elif record.attempt in self.handed.get(record.key, {}):
@@ -169,6 +203,69 @@ class Walk:
         out = [r for r in steps if r.status.open and r.attempt in self.handed.get(r.key, ())]
         return out[how % len(out)] if out else None
 
+    def run_local(self, how: int) -> None:
+        """Some process runs a function it has in hand, with the saga alone, if it is to be run still."""
+        self.save()
+        if not self.local:
+            self.succeed(how)
+            return
+        key = list(self.local)[how % len(self.local)]
+        record = self.kept[key]
+        still = self.instance.status is SagaStatus.BLOCKED or self.instance.paused_at
+        if record.status is not StepStatus.WAITING or still:
+            self.local.pop(key)
+        elif (how % 3 == 0 or key.step in self.stubborn) and not self.smooth:
+            self.local.pop(key)
+            self.refusals.add(key)
+            refuses = how % 2 and key.direction is Direction.ACTION
+            self.tell(LocalFailed(key, record.attempt, Failure(reason="no") if refuses else None, "ValueError: no"))
+        else:
+            self._run(record)
+
+    def _run(self, record: StepRecord) -> None:
+        self.tell(LocalFinished(record.key, record.attempt, self.instance.state))
+        assert self._last.accepted, "run, and not taken"
+        assert record.key not in self.ran, "run twice"
+        self.ran.add(record.key)
+        self.save()
+
+    def child(self, how: int) -> None:
+        """Some child goes on to some end of its own, or heeds its order, or tells its end again."""
+        rows = [row for row in self.kept.values() if isinstance(self.plan.leaves[row.key.step], ChildLeaf)]
+        started = [row for row in rows if row.awaited_key]
+        if not started:
+            self.succeed(how)
+            return
+        row = started[how % len(started)]
+        going = self.children[UUID(row.awaited_key)]
+        if going is SagaStatus.RUNNING:
+            ends = (SagaStatus.COMPLETED, SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.ABANDONED)
+            self._child_ends(row, ends[0 if self.smooth else how // 3 % 4])
+        elif going is SagaStatus.COMPENSATING:
+            self._child_ends(row, SagaStatus.COMPENSATED if how % 4 else SagaStatus.ABANDONED)
+        else:
+            self._child_ends(row, going)
+
+    def _child_ends(self, row: StepRecord, status: SagaStatus) -> None:
+        if status is not SagaStatus.COMPLETED:
+            self.refusals.add(replace(row.key, direction=Direction.ACTION))
+        child = UUID(row.awaited_key)
+        self.children[child] = status
+        self.tell(ChildEnded(row.key.label, child, status, "{}", "because"))
+        self.save()
+
+    def _hear(self, decision: Decision) -> None:
+        """Start children, and let them heed what they are ordered."""
+        for new in decision.children:
+            assert new.id not in self.children, "started twice"
+            self.children[new.id] = SagaStatus.RUNNING
+        for tell in decision.tells:
+            if isinstance(tell.incoming, ChildOrdered):
+                going = self.children[tell.saga_id]
+                live = going is SagaStatus.RUNNING
+                heeds = live or (going is SagaStatus.COMPLETED and tell.incoming.order == "compensate")
+                self.children[tell.saga_id] = SagaStatus.COMPENSATING if heeds else going
+
     def event(self, how: int) -> None:
         """An event comes for some wait, wherever that is by now."""
         if waits := list(self.plan.waits()):
@@ -178,7 +275,7 @@ class Walk:
     def pass_time(self, how: int) -> None:
         """Time passes to the next instant at which something is due, or a little less or more."""
         self.save()
-        sends = [r.send_after for r in self.instance.steps.values()]
+        sends = [r.send_after for r in self.kept.values()]
         due = min((i for i in (*sends, self.instance.wake_at) if i is not None), default=self.now)
         by = (timedelta(0), timedelta(seconds=-1), timedelta(seconds=40))[how % 3]
         self.now = max(self.now, due + by)
@@ -190,7 +287,7 @@ class Walk:
         self.save()
         if self.instance.paused_at:
             return
-        for record in list(self.instance.steps.values()):
+        for record in list(self.kept.values()):
             if record.send_after is not None and record.send_after <= self.now:
                 assert not (self._goes_back and not record.compensates), "sends an action while going back"
                 self._write(replace(record, send_after=self.now + GRACE, send_attempts=record.send_attempts + 1))
@@ -198,7 +295,7 @@ class Walk:
     def confirm(self, how: int) -> None:
         """The broker confirms what it was handed."""
         self.save()
-        for record in list(self.instance.steps.values()):
+        for record in list(self.kept.values()):
             if record.send_after is not None and record.send_attempts:
                 self._write(replace(record, send_after=None, sent_at=self.now))
 
@@ -261,6 +358,8 @@ class Walk:
         abandoned = self.instance.status is SagaStatus.ABANDONED or isinstance(incoming, AbandonRequested)
         assert before.status.terminal or abandoned == (decision.instance.status is SagaStatus.ABANDONED)
         self._check(before, decision)
+        self.local.update(dict.fromkeys(decision.local))
+        self._hear(decision)
         self._last, self.instance = decision, decision.instance
         self._pending = decision if self._pending is None else self._pending.then(decision)
 
@@ -270,21 +369,26 @@ class Walk:
         if decision is None:
             return
         assert not set(decision.added) & set(decision.changed)
-        steps = dict(decision.steps)
         for key in (*decision.added, *decision.changed):
-            steps[key] = replace(steps[key], body=None, reply=None)
-        self.instance = replace(decision.instance, steps=steps, revision=self.instance.revision + 1)
+            self.kept[key] = replace(decision.steps[key], body=None, reply=None)
+        self.items += decision.items
+        self._load(replace(decision.instance, revision=self.instance.revision + 1))
         for key in (*decision.added, *decision.changed):
             record = decision.steps[key]
             unsent = record.body is not None and record.send_after is not None and record.send_after <= self.now
             if unsent and not self.instance.paused_at:
-                self._write(replace(steps[key], send_after=self.now + GRACE, send_attempts=1))
+                self._write(replace(self.kept[key], send_after=self.now + GRACE, send_attempts=1))
 
     def _write(self, record: StepRecord) -> None:
         assert not self.instance.status.terminal, "something is sent after the end"
         if record.send_attempts:
             self.handed.setdefault(record.key, {})[record.attempt] = record.round
-        self.instance = replace(self.instance, steps={**self.instance.steps, record.key: record})
+        self.kept[record.key] = record
+        self._load(self.instance)
+
+    def _load(self, saga: SagaInstance) -> None:
+        """Have at hand what a store would load."""
+        self.instance = at_hand(replace(saga, steps=dict(self.kept), items={}), self.items)
 
     # -- the rules
 
@@ -318,8 +422,20 @@ class Walk:
             self._check_going_back(before, after, decision)
         else:
             assert all(key.direction is Direction.ACTION for key in after.steps), "undone while going forward"
+        self._check_room(after)
         if after.status.terminal:
-            self._check_end(after)
+            self._check_end(replace(after, steps={**self.kept, **after.steps}))
+
+    def _check_room(self, after: SagaInstance) -> None:
+        """No more items are under way than may be."""
+        for leaf in self.plan.leaves.values():
+            if isinstance(leaf, ItemsLeaf):
+                for direction, most in zip(
+                    Direction, (leaf.step.concurrency, leaf.step.compensation_concurrency), strict=True
+                ):
+                    rows = {**self.kept, **after.steps}.items()
+                    inner = [(key, row) for key, row in rows if key.step in leaf.steps and key.direction is direction]
+                    assert len({key.branch for key, row in inner if row.status.open}) <= most, "too many items"
 
     def _check_row(self, before: StepRecord | None, after: StepRecord) -> None:
         if before is not None:
@@ -338,6 +454,7 @@ class Walk:
         assert pivot is None or pivot.status is StepStatus.REFUSED, "turned back after the pivot"
         actions_open = [k for k, r in after.steps.items() if k.direction is Direction.ACTION and r.status.open]
         undos = [key for key in after.steps if key.direction is Direction.COMPENSATION]
+        after = replace(after, steps={**self.kept, **after.steps})
         assert not (actions_open and undos), "an undo while an action is open"
         if before.first_cause is not None:
             for key in (*decision.added, *decision.changed):
@@ -345,21 +462,26 @@ class Walk:
                 forward = key.direction is Direction.ACTION
                 assert not forward or (new is not None and new.attempt == after.steps[key].attempt), "new action"
         for key in decision.added:
-            if key.direction is Direction.COMPENSATION:
-                assert happened(after.steps[StepKey(key.step)]), "undone though it did not happen"
+            if key.direction is Direction.COMPENSATION and not isinstance(self.plan.leaves[key.step], ItemsLeaf):
+                assert happened(after.steps[StepKey(key.step, branch=key.branch)]), "undone though it did not happen"
         if any(key.direction is Direction.COMPENSATION for key in decision.added):
             self._check_order(after, self.plan.root)
 
-    def _check_order(self, after: SagaInstance, part: Branch | LeafPlan) -> None:
+    def _check_order(self, after: SagaInstance, part: Branch | LeafPlan, branch: str = "") -> None:
         """In a sequence an undo begins only when all that came later is undone."""
+        if isinstance(part, ItemsLeaf):
+            for item in self.items:
+                if item.step == part.name:
+                    self._check_order(after, part.inner, item.key)
         if not isinstance(part, Branch):
             return
         patient = self.saga.on_compensation_failure == "continue_others"
         begun = False
         for inner in part.parts:
-            self._check_order(after, inner)
-            rows = [after.steps.get(StepKey(name)) for name in names_of(inner)]
-            undos = [after.steps.get(StepKey(name, Direction.COMPENSATION)) for name in names_of(inner)]
+            self._check_order(after, inner, branch)
+            keys = list(self._keys_of(inner, branch))
+            rows = [after.steps.get(key) for key in keys]
+            undos = [after.steps.get(replace(key, direction=Direction.COMPENSATION)) for key in keys]
             if begun and not part.together:
                 for row, undo in zip(rows, undos, strict=True):
                     needed = row is not None and happened(row) and self._undoable(row.key.step)
@@ -368,44 +490,58 @@ class Walk:
                     assert done or not needed, "undone out of order"
             begun = begun or any(undo is not None for undo in undos)
 
+    def _keys_of(self, part: Branch | LeafPlan, branch: str) -> Iterator[StepKey]:
+        """The rows that the steps of a part have going forward."""
+        if isinstance(part, Branch):
+            for inner in part.parts:
+                yield from self._keys_of(inner, branch)
+            return
+        yield StepKey(part.name, branch=branch)
+        if isinstance(part, ItemsLeaf):
+            for item in self.items:
+                if item.step == part.name:
+                    yield from self._keys_of(part.inner, item.key)
+
     def _undoable(self, step: str) -> bool:
-        return bool(getattr(self.plan.leaves[step], "compensations", ()))
+        return bool(getattr(self.plan.leaves[step], "undoable", False))
 
     def _check_end(self, after: SagaInstance) -> None:
         assert not any(record.status.open or record.send_after for record in after.steps.values())
         assert after.current_step == ""
         assert after.ended_at is not None
         if after.status is SagaStatus.COMPLETED:
-            assert set(after.steps) == {StepKey(name) for name in self.plan.leaves}
+            assert set(after.steps) == set(self._keys_of(self.plan.root, ""))
             return
         if after.status is SagaStatus.ABANDONED:
             return
         undos = [record for key, record in after.steps.items() if key.direction is Direction.COMPENSATION]
         skipped = any(undo.status is StepStatus.SKIPPED for undo in undos)
         assert skipped == (after.status is SagaStatus.COMPENSATED_WITH_EXCEPTIONS), "exceptions"
-        for step in self.plan.leaves:
-            self._check_undone(after, step)
+        for key in self._keys_of(self.plan.root, ""):
+            leaf = self.plan.leaves[key.step]
+            if isinstance(leaf, ChildLeaf):
+                self._check_child(after, leaf, key)
+            elif not isinstance(leaf, ItemsLeaf):
+                self._check_undone(after, key)
 
-    def _check_undone(self, after: SagaInstance, step: str) -> None:
+    def _check_child(self, after: SagaInstance, leaf: ChildLeaf, key: StepKey) -> None:
+        """No child is left that completed, or goes, unless it is not to be undone or an operator said so."""
+        row, undo = after.steps.get(key), after.steps.get(replace(key, direction=Direction.COMPENSATION))
+        by_hand = [r for r in (row, undo) if r is not None and r.error_code in (SKIPPED, RESOLVED)]
+        if row is not None and row.awaited_key and leaf.undoable and not by_hand:
+            assert self.children[UUID(row.awaited_key)] is SagaStatus.COMPENSATED, "a child is left"
+
+    def _check_undone(self, after: SagaInstance, key: StepKey) -> None:
         """Exactly what happened, or may have, is undone; told by what reached participants and came back."""
-        action = after.steps.get(StepKey(step))
-        undo = after.steps.get(StepKey(step, Direction.COMPENSATION))
-        reached = StepKey(step) in self.handed
+        action = after.steps.get(key)
+        undo = after.steps.get(replace(key, direction=Direction.COMPENSATION))
+        reached = key in self.handed or key in self.ran
         refused = action is not None and action.status is StepStatus.REFUSED
-        assert not refused or StepKey(step) in self.refusals, "refused without a refusal"
-        assert (undo is not None) == (reached and not refused and self._undoable(step)), f"undo of {step}"
+        assert not refused or key in self.refusals, "refused without a refusal"
+        assert (undo is not None) == (reached and not refused and self._undoable(key.step)), f"undo of {key}"
         assert undo is None or undo.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED), (
             "an undo is outstanding or failed"
         )
-
-
-def names_of(part: Branch | LeafPlan) -> Iterator[str]:
-    """The steps of a part."""
-    if isinstance(part, Branch):
-        for inner in part.parts:
-            yield from names_of(inner)
-    else:
-        yield part.name
 
 
 ACTS: tuple[Callable[[Walk, int], None], ...] = (
@@ -427,4 +563,6 @@ ACTS: tuple[Callable[[Walk, int], None], ...] = (
     Walk.end_by_hand,
     Walk.give_up,
     Walk.code_fails,
+    Walk.run_local,
+    Walk.child,
 )
