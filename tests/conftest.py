@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
 import pytest
 
+from orchestrator.sql.migrate import upgrade
 from tests.support.broker import Broker
-from tests.support.databases import fresh_database
+from tests.support.databases import emptied, fresh_database
 from tests.support.services import (
     AMQP,
     POSTGRES,
@@ -27,6 +28,14 @@ from tests.support.services import (
 )
 
 ServerT = TypeVar("ServerT", bound=PrivateServer)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Workers hand reports on as UTF-8, and some tests log what is none."""
+    report = yield
+    report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
+    return report
 
 
 def _missing(reason: Exception) -> NoReturn:
@@ -77,6 +86,20 @@ def postgres_database(postgres_url: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def _migrated(postgres_url: str) -> Iterator[str]:
+    with fresh_database(postgres_url) as url:
+        upgrade(url)
+        yield url
+
+
+@pytest.fixture
+def migrated_database(_migrated: str) -> Iterator[str]:
+    """All tables, empty, as `postgresql+asyncpg://...`; one database for all tests, since making one takes seconds."""
+    yield _migrated
+    emptied(_migrated)
+
+
 @pytest.fixture
 def prefix() -> str:
     """What the test's names on a shared service begin with, such as `t-1f2e3d4c.`."""
@@ -90,7 +113,8 @@ async def broker(amqp_url: str) -> AsyncIterator[Broker]:
         yield broker
 
 
-def _started(server: ServerT) -> Iterator[ServerT]:
+def started(server: ServerT) -> Iterator[ServerT]:
+    """What a fixture of a private server does: start it, skip without the program, stop it at the end."""
     try:
         server.start()
     except NotInstalled as missing:
@@ -104,16 +128,16 @@ def _started(server: ServerT) -> Iterator[ServerT]:
 @pytest.fixture
 def private_rabbit() -> Iterator[PrivateRabbit]:
     """A RabbitMQ of the test's own, to kill and restart; takes some five seconds to start."""
-    yield from _started(PrivateRabbit())
+    yield from started(PrivateRabbit())
 
 
 @pytest.fixture
 def private_postgres() -> Iterator[PrivatePostgres]:
     """A PostgreSQL of the test's own, to kill and restart."""
-    yield from _started(PrivatePostgres())
+    yield from started(PrivatePostgres())
 
 
 @pytest.fixture
 def private_redis() -> Iterator[PrivateRedis]:
     """A Redis of the test's own, to kill and restart."""
-    yield from _started(PrivateRedis())
+    yield from started(PrivateRedis())

@@ -22,11 +22,10 @@ from tests.support.databases import fresh_database
 def prepared(sagas_url: str, shop_url: str) -> None:
     """Create the tables of the sagas, and those of the participants."""
     upgrade(sagas_url)
-    engine = create_engine(shop_url.replace("+asyncpg", "+psycopg").replace("+aiosqlite", ""))
-    with engine.begin() as connection:
-        tables().metadata.create_all(connection)
-        own.create_all(connection)
-    engine.dispose()
+    for url, metadata in ((sagas_url, own), (shop_url, tables().metadata), (shop_url, own)):
+        engine = create_engine(url.replace("+asyncpg", "+psycopg").replace("+aiosqlite", ""))
+        metadata.create_all(engine)
+        engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from messaging import Command, Context, Event, Failure, Reply, Retry, Service
-from orchestrator import Parallel, Saga, Step, WaitForEvent
+from orchestrator import LocalStep, Parallel, Saga, Step, WaitForEvent
 from orchestrator import Sequence as Steps
 
 own = MetaData()
@@ -48,11 +48,11 @@ class Kind(StrEnum):
         return self in (Kind.PLAIN, Kind.FLAKY)
 
 
-UNDOABLE = ("credit", "stock", "courier", "label", "invoice")
+UNDOABLE = ("credit", "registered", "stock", "courier", "label", "invoice")
 SURELY_UNDONE: dict[Kind, tuple[str, ...]] = {
     Kind.NO_CREDIT: (),
-    Kind.NO_STOCK: ("credit",),
-    Kind.NO_LABEL: ("credit", "courier"),
+    Kind.NO_STOCK: ("credit", "registered"),
+    Kind.NO_LABEL: ("credit", "registered", "courier"),
     Kind.UNPAID: UNDOABLE,
     Kind.DECLINED: UNDOABLE,
 }
@@ -150,6 +150,20 @@ class ReservingCredit(ShopStep):
         return ReleaseCredit(order_id=state.order_id, kind=state.kind)
 
 
+class RegisteringOrder(LocalStep[OrderState]):
+    """Writes into a ledger beside the sagas."""
+
+    async def run(self, state: OrderState, session: AsyncSession) -> None:
+        await self._write(session, state, "registered")
+
+    async def undo(self, state: OrderState, session: AsyncSession) -> None:
+        await self._write(session, state, "undo registered")
+
+    async def _write(self, session: AsyncSession, state: OrderState, effect: str) -> None:
+        row = {"order_id": state.order_id, "effect": effect, "idempotency_key": ""}
+        await session.execute(insert(ledger).values(row))
+
+
 class ReservingStock(ShopStep):
     participant = "warehouse"
 
@@ -232,6 +246,7 @@ class OrderSaga(Saga[OrderState]):
     name = "order"
     steps = (
         ReservingCredit(),
+        RegisteringOrder(),
         Parallel(ReservingStock(), Steps(BookingCourier(), PrintingLabel())),
         SendingInvoice(),
         AwaitingPayment(),

@@ -251,8 +251,9 @@ class System:
         problems: list[str] = []
         statuses = dict(await self.rows("SELECT business_key, status FROM saga_instance"))
         effects: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for order_id, effect in await self.rows("SELECT order_id, effect FROM ledger", self.shop):
-            effects[order_id][effect] += 1
+        for ledger in (self.shop, self.sagas):
+            for order_id, effect in await self.rows("SELECT order_id, effect FROM ledger", ledger):
+                effects[order_id][effect] += 1
         for order_id, kind in self.orders.items():
             wanted = "completed" if kind.completes else "compensated"
             found = [_said(statuses.get(order_id), wanted), *_wrong_effects(kind, effects[order_id])]

