@@ -38,9 +38,9 @@ def contenders(options: argparse.Namespace, database: str, prefix: str) -> dict[
     }
 
 
-def one_run(command: list[str]) -> dict[str, float]:
+def one_run(command: list[str], python: str = sys.executable) -> dict[str, float]:
     """Run a contender; a contender that fails ends the benchmark with its output."""
-    done = subprocess.run([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True, timeout=400, check=False)
+    done = subprocess.run([python, "-m", *command], stdout=subprocess.PIPE, text=True, timeout=400, check=False)
     if done.returncode != 0:
         raise SystemExit(f"python -m {' '.join(command)} failed with {done.returncode}\n{done.stdout}")
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -88,9 +88,9 @@ def summary(results: dict[str, list[dict[str, float]]]) -> str:
     for name, runs in results.items():
         base = f"{_BASE}, one at a time" if name.endswith("one at a time") else _BASE
         rate, of_base = (median([run["sagas_per_second"] for run in results[n] if run]) for n in (name, base))
-        p50, p99 = (median([run[key] for run in runs]) for key in ("p50_ms", "p99_ms"))
-        rows.append([name, rate, p50, p99, f"{rate / of_base:.2f}"])
-    return markdown(["three-step saga", "sagas/s", "p50 ms", "p99 ms", "ratio to bare"], rows)
+        p50, p99, cpu = (median([run[key] for run in runs]) for key in ("p50_ms", "p99_ms", "cpu_us_per_saga"))
+        rows.append([name, rate, f"{rate / of_base:.2f}", p50, p99, cpu])
+    return markdown(["three-step saga", "sagas/s", "ratio to bare", "p50 ms", "p99 ms", "CPU µs/saga"], rows)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from uuid import uuid4
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
-from benchmarks.numbers import percentile
+from benchmarks.numbers import Cpu, percentile
 
 _BODY = b'{"order":12345,"customer":"customer-42"}'
 _QUORUM = {"x-queue-type": "quorum"}
@@ -78,7 +78,7 @@ class Loop:
         await answered
 
 
-async def measure(options: argparse.Namespace, prefix: str) -> dict[str, float]:
+async def measure(options: argparse.Namespace, prefix: str, echo_pid: int) -> dict[str, float]:
     """Run it."""
     connection = await aio_pika.connect_robust(options.broker)
     publishing, consuming = await connection.channel(), await connection.channel(publisher_confirms=False)
@@ -86,9 +86,9 @@ async def measure(options: argparse.Namespace, prefix: str) -> dict[str, float]:
     await declared(consuming, f"{prefix}replies")
     loop = Loop(publishing, prefix, options.sagas)
     await (await consuming.get_queue(f"{prefix}replies")).consume(loop.reply)
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), Cpu(echo_pid)
     await asyncio.gather(*(loop.worker() for _ in range(options.in_flight)))
-    seconds = time.perf_counter() - begun
+    seconds, micros = time.perf_counter() - begun, cpu.micros()
     for name in ("replies", "0", "1", "2"):
         await consuming.queue_delete(f"{prefix}{name}")
     await connection.close()
@@ -97,6 +97,7 @@ async def measure(options: argparse.Namespace, prefix: str) -> dict[str, float]:
         "sagas_per_second": round(options.sagas / seconds, 1),
         "p50_ms": round(percentile(took, 50), 1),
         "p99_ms": round(percentile(took, 99), 1),
+        "cpu_us_per_saga": round(micros / options.sagas),
     }
 
 
@@ -117,7 +118,7 @@ def main() -> None:
     try:
         assert process.stdout is not None
         process.stdout.readline()
-        print(json.dumps(asyncio.run(measure(options, prefix))))
+        print(json.dumps(asyncio.run(measure(options, prefix, process.pid))))
     finally:
         process.kill()
         process.wait()

@@ -1,8 +1,11 @@
-"""Percentiles and tables."""
+"""Percentiles, tables, processor time."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -23,3 +26,22 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
     ]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+class Cpu:
+    """Processor time of this process and of another one, since this was made."""
+
+    def __init__(self, beside: int | None = None) -> None:
+        self._beside = beside
+        self._begun = self._now()
+
+    def micros(self) -> float:
+        """Microseconds used so far; the other process must still run."""
+        return (self._now() - self._begun) * 1e6
+
+    def _now(self) -> float:
+        if self._beside is None:
+            return time.process_time()
+        fields = Path(f"/proc/{self._beside}/stat").read_text().rsplit(")", 1)[1].split()
+        user, system = int(fields[11]), int(fields[12])
+        return time.process_time() + (user + system) / os.sysconf("SC_CLK_TCK")

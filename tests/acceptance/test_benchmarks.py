@@ -1,0 +1,66 @@
+"""The benchmark runs and counts right. How fast it is, is no test."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import contenders, on_clean_services, summary
+from benchmarks.bus.__main__ import TASKS
+from benchmarks.bus.contenders import OURS, PEERS
+from tests.support.broker import Broker
+from tests.support.cached import python_with
+
+ROOT = Path(__file__).parents[2]
+ROW = ["sagas_per_second", "p50_ms", "p99_ms", "cpu_us_per_saga"]
+
+
+def test_a_short_run_measures_and_the_table_names_every_contender(amqp_url: str, postgres_url: str) -> None:
+    options = Namespace(amqp=amqp_url, postgres=postgres_url, sagas=20)
+    bare, distributed, *_ = names = list(contenders(options, "", ""))
+
+    measured = {name: on_clean_services(options, name) for name in (bare, distributed)}
+
+    assert all(list(one) == ROW and all(value > 0 for value in one.values()) for one in measured.values())
+    table = summary({name: [measured.get(name, measured[bare])] for name in names})
+    assert all(f"| {name}" in table for name in names)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(600)  # the first time, packages are installed
+async def test_the_bus_and_its_peers_do_every_task(amqp_url: str, broker: Broker) -> None:
+    for peer in PEERS:
+        python_with(peer.package)
+    for exchange in ("direct_exchange", "fanout_exchange", "topic_exchange"):
+        broker.exchange(exchange)  # of PyMessagingFramework, to be deleted afterwards
+
+    told = await asyncio.to_thread(
+        run, "benchmarks.bus", "--amqp", amqp_url, "--peers", "--rounds", "1", "--messages", "5"
+    )
+
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines() if line.startswith("| ")]
+    assert [row[:2] for row in rows[1:]] == [[task, one.name] for task in TASKS for one in OURS + PEERS]
+    assert all(float(row[2]) > 0 for row in rows[1:])
+
+
+@pytest.mark.torture
+def test_a_stalled_service_takes_no_more_memory_the_more_waits(amqp_url: str) -> None:
+    much = ["--waiting", "130", "600", "--kib", "64"]  # of which at most 128 are fetched
+
+    told = run("benchmarks.backpressure", "--amqp", amqp_url, *much, "--seconds", "1")
+
+    ratios = [float(line.split("|")[-2]) for line in told.splitlines()[2:]]
+    assert len(ratios) == 2 and all(0.85 < ratio < 1.15 for ratio in ratios)
+
+
+def run(module: str, *arguments: str) -> str:
+    """What a benchmark prints, once it has ended well."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
