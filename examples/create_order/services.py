@@ -36,14 +36,12 @@ from create_order.messages import (
     StockReserved,
 )
 from create_order.rehearsal import rehearsed
-from messaging import Bus, Context, Failure, Service
-from messaging.settings import MessagingSettings
-from messaging.wiring import transport_from
+from messaging import Context, Failure, Service
 
 orders = Service("orders", sessions=Sessions)
 customers = Service("customers", sessions=Sessions)
 warehouse = Service("warehouse", sessions=Sessions)
-payments = Service("payments", sessions=Sessions)
+payments = Service("payments", sessions=Sessions, publishes=[PaymentCaptured])
 
 
 # -- orders
@@ -180,10 +178,6 @@ async def cancel_payment(command: CancelPayment, context: Context) -> PaymentCan
     return PaymentCancelled(refunded_cents=refund)
 
 
-# Never opened: what it publishes here goes through the outbox, and a running `payments` sends it.
-_bus = Bus(transport_from(MessagingSettings()), name="payments")
-
-
 async def pay(order_id: UUID) -> bool:
     """Take a customer's payment, as the payment provider's web hook would; False if none is asked for.
 
@@ -195,7 +189,7 @@ async def pay(order_id: UUID) -> bool:
             return False
         payment.status = "captured"
         session.add(_payment(order_id, "captured", payment.amount_cents))
-        await _bus.publish(PaymentCaptured(order_id=order_id, payment=f"pay-{order_id}"), session=session)
+        await payments.publish(PaymentCaptured(order_id=order_id, payment=f"pay-{order_id}"), session=session)
     return True
 
 

@@ -1,1 +1,1 @@
-"""Two services on the bus, and no saga."""
+"""A newsletter, its mailer and its archive on the bus, and no saga."""

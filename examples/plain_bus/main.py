@@ -1,7 +1,7 @@
-"""Both services in one process, with a prompt for addresses that subscribe: `python -m plain_bus.main`.
+"""All three services in one process, with a prompt for addresses that subscribe: `python -m plain_bus.main`.
 
-Messages stay in the process unless MESSAGING_BROKER_URL names a RabbitMQ; then each service may as well run by
-itself, with `saga run plain_bus.services:mailer`.
+Messages stay in the process unless MESSAGING_BROKER_URL names a broker; then each service may as well run by
+itself, with `saga run plain_bus.mailer:mailer`.
 """
 
 from __future__ import annotations
@@ -10,30 +10,32 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 
-from messaging import Bus, CommandRefused, ServiceRunner
-from messaging.settings import MessagingSettings
-from messaging.wiring import transport_from
-from plain_bus.messages import Subscribe
-from plain_bus.services import mailer, newsletter, prepare
+from messaging import Bus, CommandRefused
+from messaging.serving import opened, serving
+from plain_bus import archive, newsletter
+from plain_bus.mailer import mailer
+from plain_bus.messages import IssuePublished, Subscribe
 
 
 async def main() -> None:
-    await prepare()
-    transport = transport_from(MessagingSettings())
-    await transport.open()
-    runners = [ServiceRunner(newsletter, transport), ServiceRunner(mailer, transport)]
-    for runner in runners:
-        await runner.start()
-    async with Bus(transport) as bus:
-        async for address in typed("Who subscribes? (Ctrl-D ends) "):
-            try:
-                reply = await bus.request(Subscribe(address=address), to="newsletter")
-                print(f"{address} is number {reply.number}")
-            except CommandRefused as refused:
-                print(f"refused: {refused.failure.reason}")
-    for runner in runners:
-        await runner.stop()
-    await transport.close()
+    await newsletter.prepare()
+    archive.prepare()
+    services = [newsletter.newsletter, mailer, archive.archive]
+    async with opened(None) as transport, serving(services, transport), Bus(transport) as bus:
+        async for line in typed("Who subscribes? Or the title of a new issue. (Ctrl-D ends) "):
+            await (subscribe(bus, line) if "@" in line else publish(bus, line))
+
+
+async def subscribe(bus: Bus, address: str) -> None:
+    try:
+        reply = await bus.request(Subscribe(address=address), to="newsletter")
+        print(f"{address} is number {reply.number}")
+    except CommandRefused as refused:
+        print(f"refused: {refused.failure.reason}")
+
+
+async def publish(bus: Bus, title: str) -> None:
+    await bus.publish(IssuePublished(title=title), exchange="issues", kind="fanout")
 
 
 async def typed(prompt: str) -> AsyncIterator[str]:
@@ -43,8 +45,8 @@ async def typed(prompt: str) -> AsyncIterator[str]:
         line = await asyncio.to_thread(sys.stdin.readline)
         if not line:
             return
-        if address := line.strip():
-            yield address
+        if line := line.strip():
+            yield line
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the newsletter and the mailer say to each other."""
+"""What the services say to each other."""
 
 from __future__ import annotations
 
@@ -17,11 +17,6 @@ class Subscribe(Command[Subscribed], failures=(SubscriptionRefused,)):
     address: str
 
 
-class SubscriberJoined(Event):
-    address: str
-    number: int
-
-
 class MailSent(Reply):
     pass
 
@@ -29,3 +24,31 @@ class MailSent(Reply):
 class SendMail(Command[MailSent]):
     address: str
     text: str
+
+
+class Readers(Reply):
+    organisations: int
+    issues: int
+
+
+class CountReaders(Command[Readers]):
+    pass
+
+
+class SubscriberJoined(Event):
+    """Topic exchange `subscribers`, by domain: `org.example`."""
+
+    address: str
+    number: int
+
+
+class MailBounced(Event):
+    """Direct exchange `bounces`, by what it means: `gone`."""
+
+    address: str
+
+
+class IssuePublished(Event):
+    """Fanout exchange `issues`: whoever listens is told."""
+
+    title: str

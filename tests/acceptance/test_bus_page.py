@@ -38,6 +38,48 @@ def test_the_service_answers_and_ends_when_it_is_told_to(
     assert payments.result() == 0
 
 
+@pytest.mark.parametrize("broker_url", ["RabbitMQ", "memory://"])
+def test_messages_go_where_the_page_says(
+    programs_on_rabbit: Programs, broker: Broker, prefix: str, broker_url: str
+) -> None:
+    programs = programs_on_rabbit
+    for service in ("tracking", "berlin", "printer"):
+        broker.service_queue(f"{prefix}{service}")
+    for exchange in ("parcels", "prices", "labels"):
+        broker.exchange(f"{prefix}{exchange}")
+    written(programs)
+    elsewhere = {} if broker_url == "RabbitMQ" else {"MESSAGING_BROKER_URL": broker_url}
+
+    said = programs.done(programs.start(sys.executable, "routing.py", **elsewhere))
+
+    assert said.splitlines() == [
+        "berlin: parcel 8 is here",
+        "printer: label of parcel 8",
+        "tracking: new price of stamp",
+        "tracking: parcel 7 is in Europe",
+        "tracking: parcel 8 is in Europe",
+    ]
+
+
+def test_what_the_till_wrote_is_sent_by_a_relay_alone(
+    programs_on_rabbit: Programs, broker: Broker, prefix: str
+) -> None:
+    programs = programs_on_rabbit
+    broker.service_queue(f"{prefix}payments")
+    written(programs)
+    payments = programs.start(sys.executable, "payments.py")
+    payments.wait_until_it_says("Running service 'payments'")
+    programs.done(programs.saga("migrate", "--only", "messaging", "--url", "sqlite:///till.db"))
+    programs.done(programs.start(sys.executable, "till.py"))
+
+    relay = programs.saga("relay", "--database-url", "sqlite:///till.db")
+
+    payments.wait_until_it_says("order 42 is paid")
+    relay.interrupt()
+    assert relay.result() == 0
+    assert "Relaying from sqlite:///till.db to amqp://" in relay.said
+
+
 def test_a_handler_that_is_a_class_handles(programs: Programs) -> None:
     written(programs)
     (programs.folder / "show.py").write_text(SHOWS)
