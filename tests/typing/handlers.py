@@ -2,6 +2,7 @@
 # pyright: strict, reportUnnecessaryTypeIgnoreComment=true, reportUntypedFunctionDecorator=false
 # pyright: reportUnusedFunction=false
 
+import sqlite3
 from datetime import timedelta
 from typing import assert_type
 
@@ -130,3 +131,11 @@ async def asking(bus: Bus) -> None:
     assert_type(await bus.request(Charge(cents=1), to="payments", timeout=timedelta(seconds=1)), Charged)
     refunded: Refunded = await bus.request(Charge(cents=1), to="payments")  # type: ignore[arg-type]
     await bus.publish(Charge(cents=len(refunded.refund)))  # type: ignore[arg-type]
+
+
+async def tells(awaited: AsyncSession, blocking: Session) -> None:
+    assert_type(await service.publish(Paid(cents=1), session=awaited), str)
+    service.publish(Paid(cents=1), session=blocking, ordering_key="42")
+    service.send(Charge(cents=1), to="payments", session=sqlite3.connect("shop.db").cursor())
+    service.publish(Paid(cents=1), session="a session")  # type: ignore[call-overload]
+    service.publish(Paid(cents=1), session=awaited)  # type: ignore[unused-coroutine]

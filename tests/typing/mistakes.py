@@ -6,10 +6,12 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from messaging.bus import Bus
 from messaging.service import Service
-from orchestrator import Parallel, Saga, SagaStatus, Step, WaitForEvent
-from orchestrator.testing import SagaProbe
+from orchestrator import ForEach, ItemStep, LocalStep, Parallel, Saga, SagaStatus, Step, WaitForEvent
+from orchestrator.testing import SagaHarness, SagaProbe, Seen, explore
 from tests.typing.sagas import (
     AwaitingPayment,
     CreateOrder,
@@ -41,6 +43,24 @@ class FieldThatTheReplyDoesNotHave(Step[OrderState, CreditReserved]):
 
     def on_reply(self, state: OrderState, reply: CreditReserved) -> None:
         state.warehouse = reply.warehouse  # expect-error
+
+
+class ItemOfAnotherType(ItemStep[OrderState, str, StockReserved]):
+    def command(self, state: OrderState, item: int) -> ReserveStock:  # expect-error
+        return ReserveStock(order_id=state.order_id)
+
+
+class ItemsOfAnotherType(ForEach[OrderState, int]):
+    def items(self, state: OrderState) -> list[str]:  # expect-error
+        return [state.warehouse]
+
+    def item_key(self, item: int) -> str:
+        return str(item)
+
+
+class FunctionThatIsNotAsync(LocalStep[OrderState]):
+    def run(self, state: OrderState, session: AsyncSession) -> None:  # expect-error
+        state.warehouse = "north"
 
 
 class CommandWithAnotherReply(Step[OrderState, StockReserved]):
@@ -134,3 +154,24 @@ def mistakes_in_a_test(state: OrderState) -> None:
     assert probe.state.number == 1  # expect-error
     assert probe.status is SagaStatus.COMPLETED
     probe.advance(timedelta(seconds=30))
+
+
+async def mistakes_in_a_harness(state: OrderState) -> None:
+    harness = SagaHarness(CreateOrderSaga)
+    harness.participant("customers").on(ReserveCredit).answers(CreditReserved())
+    harness.participant("customers").on(ReserveCredit).answers(StockReserved(warehouse="north"))  # expect-error
+    harness.participant("customers").on(OrderPlaced)  # expect-error
+    await harness.start(CreateOrderSaga, InvoiceState())  # expect-error
+    saga = await harness.start(CreateOrderSaga, state)
+    assert saga.state.number == 1  # expect-error
+    await harness.advance(30)  # expect-error
+    await harness.advance(hours=1)
+
+
+def of_another_saga(seen: Seen[InvoiceState]) -> bool:
+    return seen.state.number > 0
+
+
+def mistakes_in_an_exploration(state: OrderState) -> None:
+    explore(CreateOrderSaga, InvoiceState())  # expect-error
+    explore(CreateOrderSaga, state, invariants=[of_another_saga])  # expect-error

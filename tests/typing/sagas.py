@@ -9,11 +9,12 @@ from typing import ClassVar, assert_type
 from uuid import UUID
 
 from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from messaging.bus import Bus
 from messaging.messages import Command, Event, Failure, Reply
 from messaging.service import Service
-from orchestrator import Parallel, Retry, Saga, SagaStatus, Sequence, Step, WaitForEvent
+from orchestrator import ForEach, ItemStep, LocalStep, Parallel, Retry, Saga, SagaStatus, Sequence, Step, WaitForEvent
 from orchestrator.testing import SagaProbe
 
 
@@ -146,6 +147,39 @@ class AwaitingPayment(WaitForEvent[OrderState, PaymentCaptured]):
         return str(event.order_id)
 
 
+class RegisteringOrder(LocalStep[OrderState]):
+    async def run(self, state: OrderState, session: AsyncSession) -> CreditRefused | None:
+        assert_type(state.amount_cents, int)
+        return None if state.amount_cents else CreditRefused(reason="nothing to pay", available_cents=0)
+
+    async def undo(self, state: OrderState, session: AsyncSession) -> None:
+        await session.rollback()
+
+
+class ReservingOne(ItemStep[OrderState, str, StockReserved]):
+    participant = "warehouse"
+
+    def command(self, state: OrderState, item: str) -> ReserveStock:
+        return ReserveStock(order_id=state.order_id)
+
+    def on_reply(self, state: OrderState, item: str, reply: StockReserved) -> None:
+        state.warehouse = reply.warehouse + item
+
+    def compensation(self, state: OrderState, item: str) -> ReleaseStock:
+        return ReleaseStock(order_id=state.order_id)
+
+
+class ReservingEach(ForEach[OrderState, str]):
+    concurrency = 20
+    steps = (ReservingOne(),)
+
+    def items(self, state: OrderState) -> list[str]:
+        return [state.warehouse]
+
+    def item_key(self, item: str) -> str:
+        return item
+
+
 class Shipping(Step[OrderState, Reply]):
     participant = "warehouse"
     pivot = True
@@ -161,6 +195,8 @@ class CreateOrderSaga(Saga[OrderState]):
     steps = (
         CreatingOrder(),
         Parallel(ReservingCredit(), Sequence(ReservingStock(), AwaitingPayment())),
+        RegisteringOrder(),
+        ReservingEach(),
         Shipping(),
     )
 
