@@ -5,6 +5,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	&& echo "$$python" && break; done)
 VENV ?= .venv
 ARGS ?=
+# Most tests wait for brokers, databases and processes: two workers a core keep the cores busy.
+WORKERS ?= 4
 
 bin := $(VENV)/bin
 installed := $(VENV)/.installed
@@ -16,12 +18,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test check format test-all torture bench lock wheel clean
+.PHONY: help venv demo test check format test-all torture bench bench-peers lock wheel clean
 
 help: ## show this list
 	@echo 'usage: make <command> [ARGS="..."]'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo 'ARGS goes to the command behind: make test ARGS="tests/unit -x"'
 
@@ -29,7 +31,7 @@ demo: $(installed) ## run a whole order system, sagas and participants, in one p
 	@$(bin)/saga demo $(ARGS)
 
 test: $(installed) ## run the tests against real RabbitMQ, PostgreSQL and Redis (found, or started for the run)
-	@$(services) $(bin)/python -m pytest -m "not torture" $(ARGS)
+	@$(services) $(bin)/python -m pytest -m "not torture" -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(installed) ## lint, formatting, mypy strict, pyright strict
 	$(bin)/ruff check .
@@ -58,6 +60,9 @@ torture: $(installed) ## kill processes and services at random for minutes on en
 
 bench: $(installed) ## measure sagas per second
 	@$(services) $(bin)/python -m benchmarks $(ARGS)
+
+bench-peers: $(installed) ## measure the bus beside other people's, which are installed once, outside this tree
+	@$(services) $(bin)/python -m benchmarks.bus --peers $(ARGS)
 
 lock: ## pin the newest allowed versions again, with hashes, for every supported Python
 	@$(MAKE) --no-print-directory .venv-lock/bin/uv
