@@ -192,3 +192,12 @@ async def test_a_newer_schema_is_accepted(url: str, engine: Engine) -> None:
     await store.open()
     await store.close()
     assert check(url) == []
+
+
+def test_a_migrated_sqlite_file_keeps_a_write_ahead_log(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'sagas.db'}"
+    upgrade(url)
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+    engine.dispose()
