@@ -238,13 +238,17 @@ def _others_unanswered(record: StepRecord, reply: ReplyReceived) -> bool:
 def _try_again_or_give_up(draft: Draft, leaf: CommandLeaf, record: StepRecord, *, new_round: bool = False) -> None:
     """Let the policy say what follows an attempt that brought no success."""
     action = record.key.direction is Direction.ACTION
-    settling = action and draft.direction is SagaStatus.COMPENSATING
     policy = leaf.step.retry if action else leaf.step.compensation_retry
     verdict = next_attempt(policy, record.tries, seed=str(record.command_id))
-    if isinstance(verdict, Again) and not settling:
+    if isinstance(verdict, Again) and not _settling(draft, record):
         draft.attempt_again(record, after=verdict.after, tries=record.tries + 1, new_round=new_round)
     elif not new_round:
         draft.end(record, StepStatus.UNKNOWN, record.error_code, record.error_text)
+
+
+def _settling(draft: Draft, record: StepRecord) -> bool:
+    """Whether an attempt is only waited for, so that its step can be undone."""
+    return record.key.direction is Direction.ACTION and draft.direction is SagaStatus.COMPENSATING
 
 
 def _read(draft: Draft, step: str, message_type: type[M], body: str) -> M | None:
@@ -314,9 +318,11 @@ def _deadline_of(draft: Draft, record: StepRecord) -> None:
         draft.note("timeout", f"child {record.awaited_key} did not end in time; it is cancelled", step)
         cancel_child(draft, record, "it did not end in time", CHILD_TIMEOUT)
         return
-    # An attempt has its whole timeout from when it was sent; not known to have been sent, it is put off.
+    # An attempt has its whole timeout from when it was sent; not known to have been sent, it is put off,
+    # unless the saga has turned back: then nothing waits longer than it has to.
     timeout = draft.timeout_of(record.key)
-    begins = record.sent_at if record.send_after is None else max(record.send_after, draft.now)
+    unsent = None if _settling(draft, record) else record.send_after
+    begins = record.sent_at if unsent is None else max(unsent, draft.now)
     if begins is not None and begins + timeout > draft.now:
         draft.change(record, deadline=begins + timeout)
         return

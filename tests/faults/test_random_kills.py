@@ -12,6 +12,7 @@ from tests.faults.system import EVERY_KIND, NewShop, System
 ROLES = ("orchestrator", "orchestrator", "services", "services")
 
 
+@pytest.mark.timeout(300)  # longer than the patience below, which tells what is left open
 async def test_replicas_killed_in_turn_lose_nothing_and_double_nothing(shop: System) -> None:
     await killed_at_random(shop, seed=4711, kills=5, orders=30)
 

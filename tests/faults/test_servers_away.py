@@ -15,17 +15,13 @@ from tests.support.databases import fresh_database
 from tests.support.private import PrivateServer
 from tests.support.services import PrivatePostgres, PrivateRabbit
 
-# A saga that turns back while the broker is away has commands out that were never confirmed. They are not sent again,
-# so that their deadline settles them.
-SETTLES_SOON = {"SHOP_STEP_TIMEOUT_SECONDS": "15"}
-
 
 async def test_the_broker_dies_and_comes_back(
     private_rabbit: PrivateRabbit, postgres_url: str, prefix: str, tmp_path: Path
 ) -> None:
     with fresh_database(postgres_url) as sagas, fresh_database(postgres_url) as participants:
         prepared(sagas, participants)
-        shop = System(private_rabbit.url, prefix, sagas, participants, tmp_path, settings=SETTLES_SOON)
+        shop = System(private_rabbit.url, prefix, sagas, participants, tmp_path)
         async with opened(shop):
             await lives_through(shop, private_rabbit, orders_meanwhile=True)
 
@@ -36,7 +32,7 @@ async def test_the_broker_dies_again_and_again(
 ) -> None:
     with fresh_database(postgres_url) as sagas, fresh_database(postgres_url) as participants:
         prepared(sagas, participants)
-        shop = System(private_rabbit.url, prefix, sagas, participants, tmp_path, settings=SETTLES_SOON)
+        shop = System(private_rabbit.url, prefix, sagas, participants, tmp_path)
         async with opened(shop):
             await lives_through(shop, private_rabbit, orders_meanwhile=True, rounds=10)
 

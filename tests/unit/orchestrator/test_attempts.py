@@ -9,7 +9,7 @@ import pytest
 from messaging.messages import Failure
 from orchestrator import BlockedReason, SagaStatus
 from orchestrator.ids import message_id
-from orchestrator.instance import StepKey, StepRecord, StepStatus
+from orchestrator.instance import Direction, StepKey, StepRecord, StepStatus
 from orchestrator.testing import SagaProbe
 from tests.unit.orchestrator.orders import (
     HOUR,
@@ -202,15 +202,33 @@ def test_a_command_that_was_put_off_has_its_whole_timeout_once_it_is_sent() -> N
     assert row(probe).attempt == 2
 
 
-def test_a_saga_that_turns_back_does_not_send_what_could_not_be_sent() -> None:
+def cancelled_while_the_queue_is_missing() -> SagaProbe:
     probe = SagaProbe(with_steps(ReservingStock(), CreatingOrder()), OrderState())
     probe.unreachable.add("orders")
     probe.reply(ReservingStock, StockReserved(warehouse="north"))
     probe.advance(10 * MINUTE)
-
     probe.cancel("no longer wanted")
+    return probe
+
+
+def test_what_was_handed_over_and_not_confirmed_is_sent_again_although_the_saga_turned_back() -> None:
+    probe = cancelled_while_the_queue_is_missing()
+    handed_over = row(probe).command_id
+
     probe.unreachable.clear()
+    probe.advance(MINUTE)
+
+    assert probe.just_sent == [CreateOrder(order_id=ORDER)]
+    assert row(probe).command_id == handed_over
+    probe.reply(CreatingOrder, Done())
+    assert probe.just_sent == [RejectOrder(order_id=ORDER)]
+
+
+def test_when_the_saga_has_turned_back_its_deadline_settles_what_is_never_confirmed() -> None:
+    probe = cancelled_while_the_queue_is_missing()
+
     probe.advance(2 * MINUTE)
 
-    assert CreateOrder(order_id=ORDER) not in probe.sent
-    assert probe.just_sent[0] == RejectOrder(order_id=ORDER)
+    assert probe.step_status(CreatingOrder) is StepStatus.UNKNOWN
+    undo = probe.instance.steps[StepKey("CreatingOrder", Direction.COMPENSATION)]
+    assert undo.status is StepStatus.OUTSTANDING

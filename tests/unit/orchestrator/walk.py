@@ -289,7 +289,8 @@ class Walk:
             return
         for record in list(self.kept.values()):
             if record.send_after is not None and record.send_after <= self.now:
-                assert not (self._goes_back and not record.compensates), "sends an action while going back"
+                begins = not record.compensates and record.send_attempts == 0
+                assert not (self._goes_back and begins), "begins an action while going back"
                 self._write(replace(record, send_after=self.now + GRACE, send_attempts=record.send_attempts + 1))
 
     def confirm(self, how: int) -> None:
