@@ -109,6 +109,10 @@ class SagaFilter:
     key: str | None = None
     step: str | None = None
     """Something is awaited from this step, or it blocks the saga."""
+    error: str | None = None
+    """The code of what turned it back, or of what blocks it."""
+    ended: bool | None = None
+    started_before: datetime | None = None
 
 
 EVERYTHING: Final = SagaFilter()
@@ -118,6 +122,7 @@ _TYPES: Final[dict[str, Any]] = {
     **dict.fromkeys(("waiting_since", "next_wake_at", "paused_at", "started_at"), Instant),
     **dict.fromkeys(("updated_at", "ended_at", "sent_at", "deadline"), Instant),
 }
+_ENDED: Final = [status.value for status in SagaStatus if status.terminal]
 _OPEN: Final = [status.value for status in StepStatus if status.open]
 
 
@@ -148,6 +153,15 @@ def list_sagas(
     if after is not None:
         statement = statement.where(view.c.saga_id < after)
     return [_saga(row) for row in connection.execute(statement)]
+
+
+def ids_of(
+    connection: Connection, which: SagaFilter = EVERYTHING, *, limit: int | None = None, schema: str | None = None
+) -> list[UUID]:
+    """The ids of all of them at one moment, the oldest first; at most so many."""
+    view = _view("saga_status", SagaRow, schema)
+    statement = _filtered(select(view.c.saga_id), view, which, schema).order_by(view.c.saga_id).limit(limit)
+    return list(connection.scalars(statement))
 
 
 def timeline_of(connection: Connection, saga_id: UUID, *, schema: str | None = None) -> list[TimelineRow]:
@@ -224,6 +238,12 @@ def _filtered(statement: Select[Any], view: TableClause, which: SagaFilter, sche
         statement = statement.where(view.c.status == which.status.value)
     if which.key is not None:
         statement = statement.where(view.c.business_key == which.key)
+    if which.error is not None:
+        statement = statement.where(view.c.error_code == which.error)
+    if which.ended is not None:
+        statement = statement.where(view.c.status.in_(_ENDED) if which.ended else view.c.status.not_in(_ENDED))
+    if which.started_before is not None:
+        statement = statement.where(view.c.started_at < which.started_before)
     if which.step is not None:
         step = in_schema(saga_step, schema)
         awaited = select(step.c.saga_id).where(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -11,23 +12,25 @@ from orchestrator.ids import new_saga_id
 from orchestrator.sql.tables import in_schema, saga_audit, saga_instance, saga_signal
 
 
-def ask(connection: Connection, saga_id: UUID, kind: str, body: str, schema: str | None) -> UUID | None:
-    """Leave a signal for a saga; return the signal's id, or None if there is no such saga."""
+def ask(
+    connection: Connection, saga_ids: Sequence[UUID], kind: str, body: str, schema: str | None
+) -> dict[UUID, UUID | None]:
+    """Leave a signal for each saga; return the signals' ids, None where there is no such saga."""
     instance, signal = in_schema(saga_instance, schema), in_schema(saga_signal, schema)
-    if connection.execute(select(instance.c.id).where(instance.c.id == saga_id)).first() is None:
-        return None
-    signal_id = new_saga_id()
-    connection.execute(
-        insert(signal),
-        {"id": signal_id, "saga_id": saga_id, "kind": kind, "body": body, "arrived_at": datetime.now(UTC)},
-    )
-    return signal_id
+    found = set(connection.scalars(select(instance.c.id).where(instance.c.id.in_(saga_ids))))
+    signals = {saga_id: new_saga_id() if saga_id in found else None for saga_id in saga_ids}
+    rows = {"kind": kind, "body": body, "arrived_at": datetime.now(UTC)}
+    told = [{"id": signal_id, "saga_id": saga_id, **rows} for saga_id, signal_id in signals.items() if signal_id]
+    if told:
+        connection.execute(insert(signal), told)
+    return signals
 
 
-def answer_to(connection: Connection, signal_id: UUID, schema: str | None) -> str | None:
-    """What became of an operator's signal: None not yet taken, empty done, else why it was refused."""
+def answers_to(connection: Connection, signal_ids: Sequence[UUID], schema: str | None) -> dict[UUID, str]:
+    """What became of operators' signals, of those that were taken: empty done, else why it was refused."""
     audit = in_schema(saga_audit, schema)
-    return connection.execute(select(audit.c.refused).where(audit.c.signal_id == signal_id)).scalar_one_or_none()
+    statement = select(audit.c.signal_id, audit.c.refused).where(audit.c.signal_id.in_(signal_ids))
+    return {row.signal_id: row.refused for row in connection.execute(statement)}
 
 
 def state_of(connection: Connection, saga_id: UUID, name: str, schema: str | None) -> str | None:
