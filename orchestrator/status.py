@@ -112,6 +112,7 @@ class SagaFilter:
     error: str | None = None
     """The code of what turned it back, or of what blocks it."""
     ended: bool | None = None
+    paused: bool | None = None
     started_before: datetime | None = None
 
 
@@ -242,6 +243,8 @@ def _filtered(statement: Select[Any], view: TableClause, which: SagaFilter, sche
         statement = statement.where(view.c.error_code == which.error)
     if which.ended is not None:
         statement = statement.where(view.c.status.in_(_ENDED) if which.ended else view.c.status.not_in(_ENDED))
+    if which.paused is not None:
+        statement = statement.where(view.c.paused_at.is_not(None) if which.paused else view.c.paused_at.is_(None))
     if which.started_before is not None:
         statement = statement.where(view.c.started_at < which.started_before)
     if which.step is not None:

@@ -1,187 +1,114 @@
-"""What operators may ask for, `saga cancel` and the like: ask the engine, and wait for its answer."""
+"""What operators may ask for, `saga cancel` and the like: of one saga or of many; ask, and wait for the answer."""
 
 from __future__ import annotations
 
 import asyncio
 import getpass
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+import inspect
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 from uuid import UUID
 
 import typer
 
-from orchestrator.cli import exits, options, output
+from orchestrator.cli import exits, many, options, output
 from orchestrator.cli.exits import CommandError
 from orchestrator.cli.report import reported
 
 if TYPE_CHECKING:
-    from orchestrator.client import SagaClient
-    from orchestrator.settings import OrchestratorSettings
+    from orchestrator.bulk import ActionWord
     from orchestrator.status import SagaRow
 
+ON_A_STEP: Final = ("retry", "skip", "resolve")
+"""Actions on the step that a saga is blocked at; the others are on the saga as a whole."""
+
+Ids: TypeAlias = Annotated[
+    list[UUID] | None, typer.Argument(metavar="ID", parser=options.parsed_id, help="Of these sagas.")
+]
 Step: TypeAlias = Annotated[
     str, typer.Option("--step", "-s", metavar="STEP", help="Which step, if you want to be sure.", show_default=False)
 ]
+At: TypeAlias = Annotated[
+    str | None, typer.Option("--at", metavar="STEP", help="Only those that wait or are blocked here.")
+]
+Error: TypeAlias = Annotated[
+    str | None, typer.Option("--error", metavar="CODE", help="Only those turned back or blocked by this error.")
+]
+OlderThan: TypeAlias = Annotated[
+    timedelta | None,
+    typer.Option(metavar="TIME", parser=options.parsed_duration, help="Only those started so long ago: 15m, 2h, 7d."),
+]
+All: TypeAlias = Annotated[bool, typer.Option("--all", help="All that can be asked for this.")]
+Rate: TypeAlias = Annotated[float, typer.Option(min=0.1, metavar="N", help="Ask at most so many a second.")]
 
 
-@reported
-def cancel(
-    saga_id: options.SagaId,
-    *,
-    reason: options.Reason,
-    database_url: options.DatabaseUrl = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Have a saga undone. Refused once its pivot is out or passed, and after its end (exit code 4)."""
+def command(word: ActionWord, told: str) -> Callable[..., None]:
+    """Make the command for one action; `told` is its help."""
 
-    async def ask(client: SagaClient) -> None:
-        await client.cancel(saga_id, reason=reason, by=_who())
+    @reported
+    def act(
+        ids: Ids = None,
+        *,
+        reason: options.Reason,
+        step: Step = "",
+        saga: options.SagaName = None,
+        status: options.Status = None,
+        key: options.Key = None,
+        at: At = None,
+        error: Error = None,
+        older_than: OlderThan = None,
+        limit: options.Limit = None,
+        everything: All = False,
+        rate: Rate = 100,
+        dry_run: options.DryRun = False,
+        yes: options.Yes = False,
+        database_url: options.DatabaseUrl = None,
+        as_json: options.AsJson = False,
+    ) -> None:
+        order = many.Order(word, reason, step, _who())
+        chosen = many.Choice(saga, status, key, at, error, older_than, limit, everything)
+        many.refuse_unclear(order, ids or [], chosen)
+        if ids and len(ids) == 1 and not dry_run:
+            _act_on_one(ids[0], order, database_url, as_json=as_json)
+        else:
+            many.act(order, ids or [], chosen, many.Manner(rate, dry_run, yes, as_json), database_url)
 
-    _act(saga_id, ask, database_url, as_json)
-
-
-@reported
-def retry(
-    saga_id: options.SagaId,
-    *,
-    reason: options.Reason,
-    step: Step = "",
-    database_url: options.DatabaseUrl = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Have a blocked saga try again. Refused when it is not blocked, or at another step (exit code 4)."""
-
-    async def ask(client: SagaClient) -> None:
-        await client.retry(saga_id, reason=reason, step=step, by=_who())
-
-    _act(saga_id, ask, database_url, as_json)
-
-
-@reported
-def pause(
-    saga_id: options.SagaId,
-    *,
-    reason: options.Reason,
-    database_url: options.DatabaseUrl = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Have a saga stand still: nothing is sent, what arrives is kept, time does not count, until it is resumed."""
-
-    async def ask(client: SagaClient) -> None:
-        await client.pause(saga_id, reason=reason, by=_who())
-
-    _act(saga_id, ask, database_url, as_json)
+    act.__doc__ = f"{told}\n\n{_OF_MANY.format(word=word)}"
+    _hide_step(act, hidden=word not in ON_A_STEP)
+    return act
 
 
-@reported
-def resume(
-    saga_id: options.SagaId,
-    *,
-    reason: options.Reason,
-    database_url: options.DatabaseUrl = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Have a paused saga go on, with what arrived meanwhile first. Refused when it is not paused (exit code 4)."""
-
-    async def ask(client: SagaClient) -> None:
-        await client.resume(saga_id, reason=reason, by=_who())
-
-    _act(saga_id, ask, database_url, as_json)
+_OF_MANY: Final = """Give one id, or several; or choose with --saga, --status, --key, --at, --error and --older-than
+among those that {word} can be asked of, or take all of these with --all. How many they are is told and asked about
+before, unless --yes is said. What came of several is told line by line, and the worst of it is the exit code."""
 
 
-@reported
-def skip(
-    saga_id: options.SagaId,
-    *,
-    reason: options.Reason,
-    step: Step = "",
-    database_url: options.DatabaseUrl = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Have a blocked saga go on without the step it is blocked at.
-
-    A skipped pivot counts as passed. Without an undo the saga ends as compensated_with_exceptions.
-    """
-
-    async def ask(client: SagaClient) -> None:
-        await client.skip(saga_id, reason=reason, step=step, by=_who())
-
-    _act(saga_id, ask, database_url, as_json)
+def _hide_step(command: Callable[..., None], *, hidden: bool) -> None:
+    """Typer takes a command's options from its signature."""
+    signature = inspect.signature(command, eval_str=True)
+    shown = [one for name, one in signature.parameters.items() if name != "step" or not hidden]
+    setattr(command, "__signature__", signature.replace(parameters=shown))  # noqa: B010 - unknown to the type checkers
 
 
-@reported
-def resolve(
-    saga_id: options.SagaId,
-    *,
-    reason: options.Reason,
-    step: Step = "",
-    database_url: options.DatabaseUrl = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Tell a blocked saga that you have done by hand what the step it is blocked at, or its undo, was to do."""
-
-    async def ask(client: SagaClient) -> None:
-        await client.resolve(saga_id, reason=reason, step=step, by=_who())
-
-    _act(saga_id, ask, database_url, as_json)
-
-
-@reported
-def compensate(
-    saga_id: options.SagaId,
-    *,
-    reason: options.Reason,
-    database_url: options.DatabaseUrl = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Have a saga turn back, blocked or not. Refused once its pivot is out or passed (exit code 4)."""
-
-    async def ask(client: SagaClient) -> None:
-        await client.compensate(saga_id, reason=reason, by=_who())
-
-    _act(saga_id, ask, database_url, as_json)
-
-
-@reported
-def abandon(
-    saga_id: options.SagaId,
-    *,
-    reason: options.Reason,
-    database_url: options.DatabaseUrl = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Give a saga up as it stands: nothing of it is sent, awaited or undone any more. There is no way back."""
-
-    async def ask(client: SagaClient) -> None:
-        await client.abandon(saga_id, reason=reason, by=_who())
-
-    _act(saga_id, ask, database_url, as_json)
-
-
-def _act(saga_id: UUID, ask: Callable[[SagaClient], Awaitable[None]], database_url: str | None, as_json: bool) -> None:
-    from orchestrator.cli.config import orchestrator_settings
+def _act_on_one(saga_id: UUID, order: many.Order, database_url: str | None, *, as_json: bool) -> None:
     from orchestrator.cli.describe import how_it_stands
 
-    row = asyncio.run(_asked(orchestrator_settings(database_url), saga_id, ask))
+    row = asyncio.run(_asked(saga_id, order, database_url))
     if as_json:
         output.print_json(row)
     else:
         typer.echo(f"Accepted: {how_it_stands(row)}")
 
 
-async def _asked(
-    settings: OrchestratorSettings, saga_id: UUID, ask: Callable[[SagaClient], Awaitable[None]]
-) -> SagaRow:
-    from orchestrator.cli.database import opened
-    from orchestrator.client import SagaClient
-
-    async with opened(settings) as engine:
-        client = SagaClient(engine, schema=settings.database_schema)
-        try:
-            await ask(client)
-        except TimeoutError as error:
-            raise CommandError(str(error), exits.UNREACHABLE) from error
-        return await client.get(saga_id)
+async def _asked(saga_id: UUID, order: many.Order, database_url: str | None) -> SagaRow:
+    async with many.client(database_url) as sagas:
+        [result] = [one async for one in order.given_to(sagas, [saga_id])]
+        if isinstance(result.error, TimeoutError):
+            raise CommandError(str(result.error), exits.UNREACHABLE)
+        if result.error is not None:
+            raise result.error
+        return await sagas.get(saga_id)
 
 
 def _who() -> str:

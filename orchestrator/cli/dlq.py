@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -23,16 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_DURATION: Final = re.compile(r"(\d+)([smhd])")
 _PROGRESS_EVERY: Final = 100
-
-
-def _duration(text: str) -> timedelta:
-    found = _DURATION.fullmatch(text)
-    if found is None or len(found[1]) > 6:
-        raise typer.BadParameter(f"{text!r} is no duration. Write it as 90s, 15m, 2h or 7d")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 Queue: TypeAlias = Annotated[
@@ -52,11 +42,9 @@ Type: TypeAlias = Annotated[
 ]
 OlderThan: TypeAlias = Annotated[
     timedelta | None,
-    typer.Option(metavar="TIME", parser=_duration, help="Only what died so long ago: 90s, 15m, 2h, 7d."),
+    typer.Option(metavar="TIME", parser=options.parsed_duration, help="Only what died so long ago: 90s, 15m, 2h, 7d."),
 ]
-Limit: TypeAlias = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.", show_default=False)]
 All: TypeAlias = Annotated[bool, typer.Option("--all", help="All of them, with nothing said to choose by.")]
-DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Tell which ones, and do nothing.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +151,9 @@ def replay_letters(
     reason: Reason = "",
     type_name: Type = "",
     older_than: OlderThan = None,
-    limit: Limit = None,
+    limit: options.Limit = None,
     everything: All = False,
-    dry_run: DryRun = False,
+    dry_run: options.DryRun = False,
     broker_url: options.BrokerUrl = None,
     database_url: options.DatabaseUrl = None,
     app: options.AppTarget = None,
@@ -194,10 +182,10 @@ def purge_letters(
     reason: Reason = "",
     type_name: Type = "",
     older_than: OlderThan = None,
-    limit: Limit = None,
+    limit: options.Limit = None,
     everything: All = False,
-    dry_run: DryRun = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
     broker_url: options.BrokerUrl = None,
     database_url: options.DatabaseUrl = None,
     app: options.AppTarget = None,

@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 @reported
 def list_sagas(
     *,
-    saga: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this name.", show_default=False)] = None,
-    status: Annotated[SagaStatus | None, typer.Option(help="Only in this status.", show_default=False)] = None,
-    key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Only with this business key.", show_default=False)
-    ] = None,
+    saga: options.SagaName = None,
+    status: options.Status = None,
+    key: options.Key = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
     database_url: options.DatabaseUrl = None,
     as_json: options.AsJson = False,

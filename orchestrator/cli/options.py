@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+import re
+from datetime import timedelta
+from typing import Annotated, Final, TypeAlias
 from uuid import UUID
 
 import typer
+
+from orchestrator.instance import SagaStatus
+
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DURATION: Final = re.compile(r"(\d+)([smhd])")
 
 
 def parsed_id(text: str) -> UUID:
@@ -18,6 +25,18 @@ def parsed_id(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no saga id. Find it with: saga list") from None
+
+
+def parsed_duration(text: str) -> timedelta:
+    """Read a duration.
+
+    Raises:
+        BadParameter: it is none.
+    """
+    found = _DURATION.fullmatch(text)
+    if found is None or len(found[1]) > 6:
+        raise typer.BadParameter(f"{text!r} is no duration. Write it as 90s, 15m, 2h or 7d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 SagaId: TypeAlias = Annotated[UUID, typer.Argument(metavar="ID", parser=parsed_id, help="The saga's id.")]
@@ -55,3 +74,15 @@ AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, for
 Reason: TypeAlias = Annotated[
     str, typer.Option("--reason", "-r", metavar="TEXT", help="Why; it is kept with the saga.", show_default=False)
 ]
+SagaName: TypeAlias = Annotated[
+    str | None, typer.Option("--saga", metavar="NAME", help="Only of this name.", show_default=False)
+]
+Status: TypeAlias = Annotated[
+    SagaStatus | None, typer.Option("--status", help="Only in this status.", show_default=False)
+]
+Key: TypeAlias = Annotated[
+    str | None, typer.Option("--key", metavar="KEY", help="Only with this business key.", show_default=False)
+]
+Limit: TypeAlias = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.", show_default=False)]
+DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Tell which ones, and do nothing.")]
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -28,6 +28,9 @@ from orchestrator.cli import (
     why,
 )
 from orchestrator.cli.report import Debugging
+
+if TYPE_CHECKING:
+    from orchestrator.bulk import ActionWord
 
 _RUN: Final = "Run"
 _SAGAS: Final = "Look at sagas, and act"
@@ -63,6 +66,10 @@ def _add(name: str, command: Callable[..., None], panel: str | None, *examples: 
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     told = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
     group.command(name, help=told, rich_help_panel=panel, epilog=_examples(*examples))(command)
+
+
+def _acts(word: ActionWord, told: str, *examples: str) -> None:
+    _add(word, acting.command(word, told), _SAGAS, *examples)
 
 
 def _examples(*lines: str) -> str:
@@ -190,14 +197,52 @@ _add(
     "export", export.export, _SAGAS, "saga export 019f6d3a-... --as-test --app shop.main:app > tests/test_order_1001.py"
 )
 _add("watch", watch.watch, _SAGAS, "saga watch 019f6d3a-...", "saga watch --all")
-_add("cancel", acting.cancel, _SAGAS, """saga cancel 019f6d3a-... --reason "ordered twice\"""")
-_add("retry", acting.retry, _SAGAS, """saga retry 019f6d3a-... --reason "stock corrected\"""")
-_add("pause", acting.pause, _SAGAS, """saga pause 019f6d3a-... --reason "the warehouse is closed\"""")
-_add("skip", acting.skip, _SAGAS, """saga skip 019f6d3a-... --step Mailing --reason "no address is known\"""")
-_add("resolve", acting.resolve, _SAGAS, """saga resolve 019f6d3a-... --reason "refunded by hand\"""")
-_add("compensate", acting.compensate, _SAGAS, """saga compensate 019f6d3a-... --reason "no hope for stock\"""")
-_add("abandon", acting.abandon, _SAGAS, """saga abandon 019f6d3a-... --reason "settled on the telephone\"""")
-_add("resume", acting.resume, _SAGAS, """saga resume 019f6d3a-... --reason "the warehouse is open\"""")
+_acts(
+    "cancel",
+    "Have sagas undone. Refused once the pivot is out or passed, and after the end (exit code 4).",
+    """saga cancel 019f6d3a-... --reason "ordered twice\"""",
+    """saga cancel --saga create-order --at AwaitingPayment --older-than 7d --reason "never paid" --dry-run""",
+)
+_acts(
+    "retry",
+    "Have blocked sagas try again. Refused when they are not blocked, or at another step (exit code 4).",
+    """saga retry 019f6d3a-... --reason "stock corrected\"""",
+    """saga retry --saga create-order --at ShippingOrder --reason "the carrier is back" --rate 20""",
+)
+_acts(
+    "pause",
+    "Have sagas stand still: nothing is sent, what arrives is kept, time does not count, until they are resumed.",
+    """saga pause 019f6d3a-... --reason "the warehouse is closed\"""",
+    """saga pause --all --reason "maintenance" --yes""",
+)
+_acts(
+    "skip",
+    "Have blocked sagas go on without the step they are blocked at. "
+    "A skipped pivot counts as passed. Without an undo a saga ends as compensated_with_exceptions.",
+    """saga skip 019f6d3a-... --step Mailing --reason "no address is known\"""",
+)
+_acts(
+    "resolve",
+    "Tell blocked sagas that you have done by hand what the step they are blocked at, or its undo, was to do.",
+    """saga resolve 019f6d3a-... --reason "refunded by hand\"""",
+)
+_acts(
+    "compensate",
+    "Have sagas turn back, blocked or not. Refused once the pivot is out or passed (exit code 4).",
+    """saga compensate 019f6d3a-... --reason "no hope for stock\"""",
+    """saga compensate --status blocked --error sold-out --reason "no hope for stock\"""",
+)
+_acts(
+    "abandon",
+    "Give sagas up as they stand: nothing of them is sent, awaited or undone any more. There is no way back.",
+    """saga abandon 019f6d3a-... --reason "settled on the telephone\"""",
+)
+_acts(
+    "resume",
+    "Have paused sagas go on, with what arrived meanwhile first. Refused when they are not paused (exit code 4).",
+    """saga resume 019f6d3a-... --reason "the warehouse is open\"""",
+    """saga resume --all --reason "maintenance is over" --yes""",
+)
 _add(
     "list",
     dlq.list_letters,

@@ -1,14 +1,26 @@
-"""Every transport, to be held against the suites."""
+"""Every transport, and every database of sagas, to be held against the suites."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from orchestrator.sql.migrate import upgrade
 from tests.conformance.transport_backends import MemoryBackend, RabbitBackend, RedisBackend, TransportBackend
 from tests.support.broker import Broker
 from tests.support.redis_keys import keys_removed
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A migrated database, as the orchestrator's settings name it."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("migrated_database"))
+    url = f"sqlite+aiosqlite:///{tmp_path / 'saga.db'}"
+    upgrade(url)
+    return url
 
 
 @pytest.fixture(

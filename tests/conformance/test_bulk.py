@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -17,20 +16,10 @@ from orchestrator import BlockingSagaClient, SagaClient, SagaStatus
 from orchestrator.app import running
 from orchestrator.bulk import BulkOutcome, BulkResult
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.sql.migrate import upgrade
 from orchestrator.status import SagaFilter
 from tests.unit.cli.walls import PaintWallSaga, Wall, app, painter
 
 DRYING = SagaFilter(saga="paint-wall", step="Drying", ended=False)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgresql":
-        return str(request.getfixturevalue("migrated_database"))
-    url = f"sqlite+aiosqlite:///{tmp_path / 'saga.db'}"
-    upgrade(url)
-    return url
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -16,7 +15,6 @@ from orchestrator import SagaClient, SagaStatus
 from orchestrator.app import running
 from orchestrator.recorded import Recorded, read_recorded
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.sql.migrate import upgrade
 from orchestrator.testing.exported import as_test
 from tests.conformance.bookings import BookTrip, Card, Trip, app, travel
 
@@ -27,15 +25,6 @@ ENDS = {
     "unpaid": SagaStatus.COMPENSATED,
     "cancelled": SagaStatus.COMPENSATED,
 }
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgresql":
-        return str(request.getfixturevalue("migrated_database"))
-    url = f"sqlite+aiosqlite:///{tmp_path / 'saga.db'}"
-    upgrade(url)
-    return url
 
 
 @pytest.fixture

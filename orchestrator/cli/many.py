@@ -1,0 +1,191 @@
+"""An action of many sagas: which they are, asked about before, told line by line, with progress on stderr."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+import typer
+
+from orchestrator.cli import exits, output
+from orchestrator.cli.exits import CommandError
+from orchestrator.cli.progress import Progress
+from orchestrator.instance import SagaStatus
+
+if TYPE_CHECKING:
+    from orchestrator.bulk import ActionWord, BulkResult
+    from orchestrator.client import SagaClient
+    from orchestrator.status import SagaFilter
+
+_BY_FILTER: Final = "--saga, --status, --key, --at, --error, --older-than, --limit"
+_CODES: Final = {
+    "not-taken": exits.UNREACHABLE,
+    "not-asked": exits.UNREACHABLE,
+    "refused": exits.REFUSED,
+    "unknown": exits.NOT_FOUND,
+}
+"""The worst first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked, why, and by whom."""
+
+    word: ActionWord
+    reason: str
+    step: str
+    by: str
+
+    def given_to(self, sagas: SagaClient, ids: Sequence[UUID], *, per_second: float = 1.0) -> AsyncIterator[BulkResult]:
+        """Ask each of these."""
+        return sagas.bulk(self.word, ids, reason=self.reason, step=self.step, by=self.by, per_second=per_second)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which sagas are meant, where no ids are given."""
+
+    saga: str | None = None
+    status: SagaStatus | None = None
+    key: str | None = None
+    at: str | None = None
+    error: str | None = None
+    older_than: timedelta | None = None
+    limit: int | None = None
+    everything: bool = False
+
+    @property
+    def anything(self) -> bool:
+        """Whether anything was said that chooses."""
+        return self != Choice()
+
+    def among(self, word: ActionWord) -> SagaFilter:
+        """Those of them that the action makes sense for: blocked, paused or not ended, unless a status is named."""
+        from orchestrator.status import SagaFilter
+
+        status = self.status
+        if status is None and word in ("retry", "skip", "resolve"):
+            status = SagaStatus.BLOCKED
+        return SagaFilter(
+            saga=self.saga,
+            status=status,
+            key=self.key,
+            step=self.at,
+            error=self.error,
+            ended=False if status is None else None,
+            paused={"pause": False, "resume": True}.get(word),
+            started_before=None if self.older_than is None else datetime.now(UTC) - self.older_than,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How it is done and told."""
+
+    per_second: float
+    dry_run: bool
+    yes: bool
+    as_json: bool
+
+
+def refuse_unclear(order: Order, ids: Sequence[UUID], choice: Choice) -> None:
+    """Refuse what names no saga, or names some in two ways.
+
+    Raises:
+        CommandError: it does.
+    """
+    if ids and choice.anything:
+        raise CommandError(f"give ids, or choose with {_BY_FILTER}, not both", exits.USAGE)
+    if not ids and not choice.anything:
+        raise CommandError(f"say which to {order.word}: an ID, {_BY_FILTER}; or --all", exits.USAGE)
+
+
+@asynccontextmanager
+async def client(database_url: str | None) -> AsyncGenerator[SagaClient]:
+    """A client on the configured database."""
+    from orchestrator.cli.config import orchestrator_settings
+    from orchestrator.cli.database import opened
+    from orchestrator.client import SagaClient
+
+    settings = orchestrator_settings(database_url)
+    async with opened(settings) as engine:
+        yield SagaClient(engine, schema=settings.database_schema)
+
+
+def act(order: Order, ids: Sequence[UUID], choice: Choice, manner: Manner, database_url: str | None) -> None:
+    """Ask each of these, or of those that are chosen; tell what came of each, and exit with the worst of it."""
+    outcomes = asyncio.run(_each(order, ids, choice, manner, database_url))
+    if outcomes:
+        typer.echo(", ".join(f"{outcome}: {count:,}" for outcome, count in outcomes.items()), err=True)
+    for outcome, code in _CODES.items():
+        if outcomes[outcome]:
+            raise typer.Exit(code)
+
+
+async def _each(
+    order: Order, ids: Sequence[UUID], choice: Choice, manner: Manner, database_url: str | None
+) -> Counter[str]:
+    outcomes: Counter[str] = Counter()
+    async with client(database_url) as sagas:
+        frozen = ids or await sagas.ids(choice.among(order.word), limit=choice.limit)
+        if not frozen:
+            typer.echo("No sagas match.", err=True)
+        if not await _wanted(sagas, order, frozen, manner, given=bool(ids)):
+            return outcomes
+        progress = Progress(len(frozen), time.monotonic())
+        async for result in order.given_to(sagas, frozen, per_second=manner.per_second):
+            outcomes[result.outcome.value] += 1
+            _tell(result, as_json=manner.as_json)
+            if told := progress.told(outcomes.total(), time.monotonic()):
+                typer.echo(told, err=True)
+    return outcomes
+
+
+async def _wanted(sagas: SagaClient, order: Order, ids: Sequence[UUID], manner: Manner, *, given: bool) -> bool:
+    """Whether it is to be done: not in a dry run, and not unless somebody says so to what was chosen."""
+    if manner.dry_run:
+        await _tell_what_would_be(sagas, order, ids, as_json=manner.as_json)
+        return False
+    if given or manner.yes or not ids:
+        return True
+    try:
+        sure = typer.confirm(f"{order.word.capitalize()} {_counted(len(ids))}?", err=True)
+    except typer.Abort:
+        raise CommandError("nothing was asked: nobody answered. Without a terminal, say --yes") from None
+    if not sure:
+        raise CommandError("nothing was asked")
+    return True
+
+
+async def _tell_what_would_be(sagas: SagaClient, order: Order, ids: Sequence[UUID], *, as_json: bool) -> None:
+    from orchestrator.cli.describe import how_it_stands
+
+    would = f"would {order.word}"
+    for saga_id in ids:
+        row = await sagas.get(saga_id)
+        if as_json:
+            output.print_json({"saga_id": saga_id, "result": would, "error": None})
+        else:
+            typer.echo(f"{would}  {how_it_stands(row)}")
+    typer.echo(f"{_counted(len(ids))}. Nothing was done.", err=True)
+
+
+def _tell(result: BulkResult, *, as_json: bool) -> None:
+    error = None if result.error is None else str(result.error)
+    if as_json:
+        output.print_json({"saga_id": result.saga_id, "result": result.outcome, "error": error})
+        return
+    typer.echo(f"{result.outcome}  {result.saga_id}")
+    if error is not None:
+        typer.echo(f"  {error}", err=True)
+
+
+def _counted(number: int) -> str:
+    return f"{number:,} saga{'s' * (number != 1)}"

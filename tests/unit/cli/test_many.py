@@ -1,0 +1,88 @@
+"""Actions on many sagas: given by id, or chosen; told line by line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from orchestrator.cli import exits
+from orchestrator.cli.progress import Progress
+from tests.unit.cli import walls
+from tests.unit.cli.conftest import Answer, Shell
+
+ACTIONS = ["cancel", "retry", "pause", "resume", "skip", "resolve", "compensate", "abandon"]
+
+
+def results(answer: Answer) -> dict[str, str]:
+    lines: list[dict[str, Any]] = [json.loads(line) for line in answer.out.splitlines()]
+    return {line["saga_id"]: line["result"] for line in lines}
+
+
+def test_blocked_sagas_are_chosen_and_retried_with_one_line_each(working_shell: Shell) -> None:
+    data = '{"name": "b", "ends": "blocked"}'
+    start = ("start", "paint-wall", "--data", data, "--wait", "--json")
+    blocked = [working_shell(*start).json["saga_id"] for _ in range(3)]
+    working_shell.start("waiting")
+    walls.ladder_is_back.set()
+
+    retried = working_shell("retry", "--at", "Painting", "--reason", "the ladder is back", "--yes", "--json")
+
+    assert retried.code == 0, retried.err
+    assert results(retried) == dict.fromkeys(blocked, "done")
+    assert retried.err.strip() == "done: 3"
+    assert "the ladder is back" in working_shell("show", blocked[0]).out
+
+
+def test_ids_are_asked_each_and_the_worst_is_the_exit_code(working_shell: Shell) -> None:
+    waiting, over, nobody = working_shell.start("waiting"), working_shell.start("well", "--wait"), str(uuid4())
+
+    asked = working_shell("cancel", waiting, over, nobody, "--reason", "wrong colour")
+
+    assert asked.code == exits.REFUSED
+    assert set(asked.out.split("\n")) == {f"done  {waiting}", f"refused  {over}", f"unknown  {nobody}", ""}
+    assert f"cancel of saga {over} refused: " in asked.err and f"no saga has the id {nobody}" in asked.err
+
+
+def test_what_is_chosen_is_asked_about_and_a_no_changes_nothing(working_shell: Shell) -> None:
+    saga_id = working_shell.start("waiting")
+    choice = ("pause", "--saga", "paint-wall", "--reason", "the rain")
+
+    no = working_shell(*choice, typed="n\n")
+    assert (no.code, "Pause 1 saga?" in no.err, "nothing was asked" in no.err) == (exits.FAILED, True, True)
+    nobody = working_shell(*choice, typed="")
+    assert nobody.code == exits.FAILED and "Without a terminal, say --yes" in nobody.err
+
+    assert f"done  {saga_id}\n" in working_shell(*choice, typed="y\n").out
+    assert working_shell(*choice).err.strip() == "No sagas match.", "it is paused already"
+    assert working_shell("resume", "--all", "--yes", "--reason", "the sun").out.strip() == f"done  {saga_id}"
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_dry_run_tells_which_and_asks_nothing(action: str, shell: Shell) -> None:
+    saga_id = shell.start("well")
+
+    told = shell(action, saga_id, "--reason", "strike", "--dry-run")
+
+    assert told.code == 0
+    assert told.out.strip() == f"would {action}  saga {saga_id} is running, waiting for the engine"
+    assert told.err.strip() == "1 saga. Nothing was done."
+    assert "strike" not in shell("show", saga_id).out
+
+
+def test_which_ones_must_be_said_in_one_way(shell: Shell) -> None:
+    none = shell("abandon", "--reason", "strike")
+    assert none.code == exits.USAGE and "say which to abandon: an ID, --saga, " in none.err
+    both = shell("abandon", str(uuid4()), "--saga", "paint-wall", "--reason", "strike")
+    assert both.code == exits.USAGE and "not both" in both.err
+    assert shell("cancel", str(uuid4()), "--step", "Painting", "--reason", "strike").code == exits.USAGE
+
+
+def test_progress_is_told_now_and_then_with_its_rate_and_what_is_left() -> None:
+    progress = Progress(1200, now=100.0)
+    assert progress.told(100, now=101.0) is None
+    assert progress.told(300, now=103.0) == "300 of 1,200, 100 a second, about 9.0 s to go"
+    assert progress.told(400, now=104.0) is None
+    assert progress.told(1200, now=112.0) is None, "what is done needs no progress"
