@@ -66,8 +66,8 @@ def _says(leaf: LeafPlan, hook: str) -> bool:
 def turn_back(draft: Draft, step: str, code: str, text: str) -> None:
     """Begin to compensate: keep why, begin no attempt, let those settle that were handed over.
 
-    One that the broker never confirmed is still sent again, as the same message, so that its answer settles it and
-    not its deadline alone.
+    One that the broker never confirmed is still sent again, as the same message, for its whole timeout: so an answer
+    can settle it.
     """
     draft.turned_back_by(step, code, text)
     draft.note("turned_back", f"{code}: {text}" if text else code, step)
@@ -80,6 +80,8 @@ def turn_back(draft: Draft, step: str, code: str, text: str) -> None:
             draft.end(record, StepStatus.CANCELLED)
         elif not_begun:  # between two attempts: none is out, but the earlier ones may have been carried out
             draft.end(record, StepStatus.UNKNOWN, record.error_code, record.error_text)
+        elif record.send_after is not None:
+            draft.change(record, deadline=draft.in_time(draft.timeout_of(record.key)))
 
 
 # -- forward
