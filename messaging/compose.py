@@ -10,9 +10,9 @@ from typing import Any, Final
 from messaging import envelope as wire
 from messaging.codec import DEFAULT_LIMITS, Limits, encode_body
 from messaging.envelope import Destination, Envelope, ExchangeKind, HeaderValue, to_queue
-from messaging.errors import OutboxRefused
+from messaging.errors import OutboxRefused, UnencodableMessage
 from messaging.ids import new_id
-from messaging.messages import Command, Event
+from messaging.messages import Command, Event, Message
 from messaging.transport import Outgoing
 
 _TRACE: Final = (wire.TRACEPARENT, wire.TRACESTATE)
@@ -84,8 +84,9 @@ def compose_command(
         limits: what the body may be at most.
 
     Raises:
-        UnencodableMessage: no reader could take it.
+        UnencodableMessage: it is no command, or no reader could take it.
     """
+    _held_to(Command, command)
     message_id = message_id or new_id()
     return Envelope(
         message_id,
@@ -115,8 +116,9 @@ def compose_event(
     """Wrap an event.
 
     Raises:
-        UnencodableMessage: no reader could take it.
+        UnencodableMessage: it is no event, or no reader could take it.
     """
+    _held_to(Event, event)
     return Envelope(
         message_id or new_id(),
         encode_body(event, limits),
@@ -166,6 +168,16 @@ def only_from_an_outbox(outgoing: Outgoing) -> None:
         raise OutboxRefused(
             f"message {outgoing.envelope.type!r} has the ordering key {outgoing.ordering_key!r}, and only an outbox "
             "keeps an order: say session=, or give the service its sessions"
+        )
+
+
+def _held_to(base: type[Message], message: object) -> None:
+    """Refuse what is no message of a class of its own: nobody handles it, and as an event nobody would say so."""
+    cls = type(message)
+    if not isinstance(message, base) or base in (cls, message.__pydantic_generic_metadata__["origin"]):
+        raise UnencodableMessage(
+            str(getattr(message, "wire_name", cls.__name__)),
+            f"it must be of a subclass of messaging.{base.__name__}, and is of {cls.__module__}.{cls.__qualname__}",
         )
 
 

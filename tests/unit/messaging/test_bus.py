@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -103,6 +104,24 @@ async def test_what_cannot_be_sent_raises_before_anything_is_sent(transport: Mem
         with pytest.raises(Unroutable, match="queue 'nobody'"):
             await bus.send(Charge(), to="nobody")
 
+    assert await payments.backlog() == 0
+
+
+@pytest.mark.parametrize("message", [Charge(), Event(), Paid, {"type": "paid"}], ids=repr)
+async def test_what_is_no_event_of_a_class_of_its_own_is_not_published(message: Any, transport: MemoryTransport) -> None:
+    listener = await queue(transport, "listener", Binding("#"))
+    async with Bus(transport) as bus:
+        with pytest.raises(UnencodableMessage, match="of a subclass of messaging.Event, and is of "):
+            await bus.publish(message)
+    assert await listener.backlog() == 0
+
+
+@pytest.mark.parametrize("message", [Paid(), Command[Reply](), Charge, Charged(), None], ids=repr)
+async def test_what_is_no_command_of_a_class_of_its_own_is_not_sent(message: Any, transport: MemoryTransport) -> None:
+    payments = await queue(transport, "payments")
+    async with Bus(transport) as bus:
+        with pytest.raises(UnencodableMessage, match="of a subclass of messaging.Command, and is of "):
+            await bus.send(message, to="payments")
     assert await payments.backlog() == 0
 
 
