@@ -14,6 +14,8 @@ from messaging.middleware import Middleware, composed, passed_on, passed_on_here
 from messaging.transport import Outgoing
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
     from messaging.sql.sessions import AnySession, BlockingSession, CoroutineSession
 
 
@@ -71,6 +73,7 @@ class OutboxWriter:
         """Tell all subscribers when the transaction of `session` has committed. Handlers have their `Context` for it.
 
         With an `AsyncSession` or `AsyncConnection` it is to be awaited; with others it is done when it returns.
+        A scoped session stands for that of this thread or task.
 
         Args:
             event: what happened.
@@ -83,7 +86,7 @@ class OutboxWriter:
 
         Raises:
             UnencodableMessage: no reader could take it.
-            OutboxRefused: the ordering key is no key, or the cursor is in no transaction.
+            OutboxRefused: the ordering key is no key, the cursor is in no transaction, or the session is none.
         """
         return self._written(self._compose.news(event, exchange, kind, key, headers, ordering_key), session)
 
@@ -131,7 +134,7 @@ class OutboxWriter:
 
         Raises:
             UnencodableMessage: no reader could take it.
-            OutboxRefused: the ordering key is no key, or the cursor is in no transaction.
+            OutboxRefused: the ordering key is no key, the cursor is in no transaction, or the session is none.
         """
         order = self._compose.order(
             command, to, idempotency_key=idempotency_key, ordering_key=ordering_key, headers=headers
@@ -151,16 +154,19 @@ class OutboxWriter:
     def _written(self, outgoing: Outgoing, session: AnySession) -> Coroutine[Any, Any, str] | Written:
         from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-        if isinstance(session, (AsyncSession, AsyncConnection)):
-            return self._written_later(outgoing, session)
+        from messaging.sql.sessions import meant
+
+        current = meant(session)
+        if isinstance(current, (AsyncSession, AsyncConnection)):
+            return self._written_later(outgoing, current)
         around = composed(self.middleware).publish
         if around is None:
-            self._write(outgoing, session)
+            self._write(outgoing, current)
         else:
-            passed_on_here(around, outgoing, lambda passed: self._write(passed, session))
+            passed_on_here(around, outgoing, lambda passed: self._write(passed, current))
         return Written(outgoing.envelope.message_id)
 
-    async def _written_later(self, outgoing: Outgoing, session: CoroutineSession) -> str:
+    async def _written_later(self, outgoing: Outgoing, session: AsyncSession | AsyncConnection) -> str:
         async def write(passed: Outgoing) -> None:
             await session.run_sync(lambda blocking: self._write(passed, blocking))
 

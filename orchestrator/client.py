@@ -15,10 +15,11 @@ from uuid import UUID
 
 from pydantic import BaseModel
 from sqlalchemy import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.orm import Session, scoped_session
 
 from messaging.current_trace import current_trace
+from messaging.sql.sessions import CoroutineSession
 from messaging.sql.writing import after_commit
 from orchestrator import nudge
 from orchestrator.asking import AsksSagas, AsksSagasBlocking
@@ -73,7 +74,7 @@ class SagaClient(AsksSagas):
         state: S,
         *,
         key: str | None = None,
-        session: AsyncSession | AsyncConnection | None = None,
+        session: CoroutineSession | None = None,
         trace: str = "",
     ) -> StartedSaga:
         """Start a saga, in the caller's transaction if a session on the orchestrator's database is given.
@@ -99,7 +100,7 @@ class SagaClient(AsksSagas):
         if session is None:
             return await self._write(work)
         after_commit(session, nudge.nudge)
-        connection = await session.connection() if isinstance(session, AsyncSession) else session
+        connection = session if isinstance(session, AsyncConnection) else await session.connection()
         return await connection.run_sync(work)
 
     async def get(self, saga_id: UUID) -> SagaRow:
@@ -167,7 +168,7 @@ class BlockingSagaClient(AsksSagasBlocking):
         state: S,
         *,
         key: str | None = None,
-        session: Session | Connection | None = None,
+        session: Session | scoped_session[Any] | Connection | None = None,
         trace: str = "",
     ) -> StartedSaga:
         """Start a saga, in the caller's transaction if a session is given; see `SagaClient.start`."""
@@ -175,7 +176,7 @@ class BlockingSagaClient(AsksSagasBlocking):
         if session is None:
             return self._write(lambda c: _start(c, saga, state, key, trace, self._schema))
         after_commit(session, nudge.nudge)
-        connection = session.connection() if isinstance(session, Session) else session
+        connection = session if isinstance(session, Connection) else session.connection()
         return _start(connection, saga, state, key, trace, self._schema)
 
     def get(self, saga_id: UUID) -> SagaRow:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from inspect import iscoroutinefunction
 from typing import Any, Final, Protocol
 
 from sqlalchemy.dialects import sqlite
@@ -34,6 +35,11 @@ class Cursor(Protocol):
     def fetchone(self) -> Any:
         """Return a row."""
         ...
+
+
+def is_one(thing: Any) -> bool:
+    """Whether it is a cursor that blocks; of one that is awaited, a statement that is not would be lost."""
+    return hasattr(thing, "fetchone") and not iscoroutinefunction(getattr(thing, "execute", None))
 
 
 def execute(cursor: Cursor, statement: Insert, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -7,17 +7,25 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session, async_sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from messaging.sql.cursors import Cursor
 
 T = TypeVar("T")
 Sessions: TypeAlias = async_sessionmaker[Any] | sessionmaker[Any]
-CoroutineSession: TypeAlias = AsyncSession | AsyncConnection
-BlockingSession: TypeAlias = Session | Connection | Cursor
+CoroutineSession: TypeAlias = AsyncSession | AsyncConnection | async_scoped_session[Any]
+BlockingSession: TypeAlias = Session | Connection | Cursor | scoped_session[Any]
 AnySession: TypeAlias = CoroutineSession | BlockingSession
 """What a message can be written through, in the transaction it is in."""
+
+
+def meant(session: AnySession) -> AsyncSession | AsyncConnection | Session | Connection | Cursor:
+    """The session itself: a scoped one stands for that of this thread, request or task."""
+    if isinstance(session, (scoped_session, async_scoped_session)):
+        current: Session | AsyncSession = session()
+        return current
+    return session
 
 
 async def in_transaction(sessions: Sessions, work: Callable[[Session], T]) -> T:

@@ -17,7 +17,7 @@ from messaging.errors import OutboxRefused, UnencodableMessage
 from messaging.ids import new_id
 from messaging.outbox import MAX_ORDERING_KEY_CHARACTERS
 from messaging.sql import cursors
-from messaging.sql.sessions import AnySession, BlockingSession
+from messaging.sql.sessions import AnySession, BlockingSession, meant
 from messaging.sql.tables import tables
 from messaging.transport import Outgoing
 
@@ -30,7 +30,7 @@ def write_outgoing(session: BlockingSession, messages: Sequence[Outgoing], *, sc
 
     Raises:
         UnencodableMessage: a body is no text.
-        OutboxRefused: an ordering key is no key, or a cursor is in no transaction.
+        OutboxRefused: an ordering key is no key, a cursor is in no transaction, or the session is none.
     """
     now = datetime.now(UTC)
     rows = [_values(message, now) for message in messages]
@@ -42,10 +42,11 @@ def write_outgoing(session: BlockingSession, messages: Sequence[Outgoing], *, sc
 
 async def write_outgoing_async(session: AnySession, messages: Sequence[Outgoing], *, schema: str | None = None) -> None:
     """Write as `write_outgoing` does, from a coroutine and through a session of any kind."""
-    if isinstance(session, (AsyncSession, AsyncConnection)):
-        await session.run_sync(lambda sync: write_outgoing(sync, messages, schema=schema))
+    current = meant(session)
+    if isinstance(current, (AsyncSession, AsyncConnection)):
+        await current.run_sync(lambda sync: write_outgoing(sync, messages, schema=schema))
     else:
-        write_outgoing(session, messages, schema=schema)
+        write_outgoing(current, messages, schema=schema)
 
 
 def after_commit(session: AnySession, call: Callable[[], None]) -> None:
@@ -53,18 +54,19 @@ def after_commit(session: AnySession, call: Callable[[], None]) -> None:
 
     With a bare SQLAlchemy connection it is called as the commit begins, with a plain driver's cursor not at all.
     """
-    if isinstance(session, AsyncSession):
-        session = session.sync_session
-    elif isinstance(session, AsyncConnection):
-        session = session.sync_connection or session
-    if isinstance(session, Session):
-        session.info.setdefault(_CALLS, set()).add(call)
-        if not event.contains(session, "after_commit", _committed):
-            event.listen(session, "after_commit", _committed)
-    elif isinstance(session, (Connection, AsyncConnection)):
-        event.listen(session, "commit", _ignoring(call), once=True)
+    current = meant(session)
+    if isinstance(current, AsyncSession):
+        current = current.sync_session
+    elif isinstance(current, AsyncConnection):
+        current = current.sync_connection or current
+    if isinstance(current, Session):
+        current.info.setdefault(_CALLS, set()).add(call)
+        if not event.contains(current, "after_commit", _committed):
+            event.listen(current, "after_commit", _committed)
+    elif isinstance(current, (Connection, AsyncConnection)):
+        event.listen(current, "commit", _ignoring(call), once=True)
     else:
-        cursors.on_commit(session, call)
+        cursors.on_commit(current, call)
 
 
 def _committed(session: Session) -> None:
@@ -79,12 +81,18 @@ def _ignoring(call: Callable[[], None]) -> Callable[[object], None]:
 
 
 def _execute(session: BlockingSession, statement: Insert, rows: Sequence[dict[str, Any]]) -> None:
-    if isinstance(session, Session):
-        session.connection().execute(statement, rows)
-    elif isinstance(session, Connection):
-        session.execute(statement, rows)
+    current = meant(session)
+    if isinstance(current, Session):
+        current.connection().execute(statement, rows)
+    elif isinstance(current, Connection):
+        current.execute(statement, rows)
+    elif not isinstance(current, (AsyncSession, AsyncConnection)) and cursors.is_one(current):
+        cursors.execute(current, statement, rows)
     else:
-        cursors.execute(session, statement, rows)
+        raise OutboxRefused(
+            f"session= is of {type(session).__module__}.{type(session).__qualname__}. Give a session or connection of "
+            "SQLAlchemy (a BlockingBus: one that blocks), or a cursor of Django, psycopg 3 or sqlite3"
+        )
 
 
 @lru_cache

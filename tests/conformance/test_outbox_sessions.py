@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 import psycopg
 import pytest
 from sqlalchemy import create_engine, insert, make_url, select
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.ext.asyncio import async_scoped_session, create_async_engine
+from sqlalchemy.orm import scoped_session, sessionmaker
 
 from messaging import BlockingBus, Bus, Command, Event, Reply, Service
 from messaging.envelope import Envelope, to_queue
@@ -74,6 +74,18 @@ def of_a_session(url: str) -> Iterator[BlockingSession]:
 
 
 @contextmanager
+def of_a_scoped_session(url: str) -> Iterator[BlockingSession]:
+    """As Flask-SQLAlchemy's `db.session` is one."""
+    engine = create_engine(url)
+    session = scoped_session(sessionmaker(engine))
+    with session.begin():
+        session.execute(insert(inbox).values(WORK))
+        yield session
+    session.remove()
+    engine.dispose()
+
+
+@contextmanager
 def of_a_connection(url: str) -> Iterator[BlockingSession]:
     engine = create_engine(url)
     with engine.begin() as connection:
@@ -113,7 +125,9 @@ def of_django(url: str) -> Iterator[BlockingSession]:
         yield cursor
 
 
-EVERY_KIND = pytest.mark.parametrize("begun", [of_a_session, of_a_connection, of_a_drivers_cursor, of_django])
+EVERY_KIND = pytest.mark.parametrize(
+    "begun", [of_a_session, of_a_scoped_session, of_a_connection, of_a_drivers_cursor, of_django]
+)
 
 
 def written(url: str) -> list[Outgoing]:
@@ -229,6 +243,27 @@ def test_a_cursor_that_is_in_no_transaction_is_refused(url: str) -> None:
     assert written(url) == []
 
 
+class AwaitedCursor:
+    """As psycopg's `AsyncCursor`: a statement that is not awaited never runs."""
+
+    async def execute(self, query: str) -> None:
+        raise AssertionError
+
+    async def fetchone(self) -> None:
+        raise AssertionError
+
+
+def test_what_nothing_can_be_written_through_is_refused_by_name(url: str, sessions: Sessions) -> None:
+    bus, engine = BlockingBus(name="shop"), create_engine(url)
+    session: Any
+    for session in (engine, "session", sessions(), AwaitedCursor()):
+        with pytest.raises(OutboxRefused, match=rf"session= is of .*{type(session).__name__}\. Give a session"):
+            bus.publish(Paid(), session=session)
+    engine.dispose()
+
+    assert written(url) == []
+
+
 def test_django_is_asked_to_tell_of_its_commit(url: str) -> None:
     told: list[str] = []
     from django.db import transaction
@@ -249,10 +284,15 @@ async def test_a_service_writes_through_sessions_and_connections_of_coroutines(s
         first = await shop.publish(Paid(order="1"), session=session)
     async with engine.begin() as connection:
         second = await shop.send(Charge(order="2"), to="payments", session=connection)
+    scoped = async_scoped_session(sessions, asyncio.current_task)
+    async with scoped.begin(), Bus(MemoryTransport()) as bus:
+        third = await shop.publish(Paid(order="3"), session=scoped)
+        fourth = await bus.publish(Paid(order="4"), session=scoped)
+    await scoped.remove()
 
     now = datetime.now(UTC) + timedelta(seconds=1)
     claimed = await SqlOutbox(sessions).claim(now=now, lease_until=now + timedelta(days=1), limit=10)
-    assert [row.outgoing.envelope.message_id for row in claimed.rows] == [first, second]
+    assert [row.outgoing.envelope.message_id for row in claimed.rows] == [first, second, third, fourth]
 
 
 class Signed(Middleware):
