@@ -48,7 +48,14 @@ class MemoryTransport:
     @property
     def promises(self) -> Promises:
         """Nothing outlives the process; everything else is kept."""
-        return Promises(survives_restart=False, delays=False, detects_unroutable=True, dead_letters=True)
+        return Promises(
+            survives_restart=False,
+            keeps_order=True,
+            broadcasts=True,
+            delays=False,
+            detects_unroutable=True,
+            dead_letters=True,
+        )
 
     def full_name(self, queue: str) -> str:
         """The name itself: there is nobody to share with."""

@@ -34,6 +34,10 @@ class Promises:
 
     survives_restart: bool
     """A confirmed message outlives the broker's restart. Where false, see `Outgoing.until_handled`."""
+    keeps_order: bool
+    """A queue gives its only consumer what one sender published, in that order; what comes again comes late."""
+    broadcasts: bool
+    """An event reaches every queue whose binding takes it; where false, `declare` refuses bindings."""
     delays: bool
     """`Subscription.retry_later` delays durably; where false, only as long as the process lives."""
     detects_unroutable: bool

@@ -77,7 +77,14 @@ class RabbitTransport:
     @property
     def promises(self) -> Promises:
         """All of them."""
-        return Promises(survives_restart=True, delays=True, detects_unroutable=True, dead_letters=True)
+        return Promises(
+            survives_restart=True,
+            keeps_order=True,
+            broadcasts=True,
+            delays=True,
+            detects_unroutable=True,
+            dead_letters=True,
+        )
 
     @property
     def fast(self) -> bool:

@@ -73,7 +73,14 @@ class RedisTransport:
     @property
     def promises(self) -> Promises:
         """All but surviving a restart, which is the server's to keep and known once the transport is open."""
-        return Promises(survives_restart=bool(self._survives), delays=True, detects_unroutable=True, dead_letters=True)
+        return Promises(
+            survives_restart=bool(self._survives),
+            keeps_order=True,
+            broadcasts=True,
+            delays=True,
+            detects_unroutable=True,
+            dead_letters=True,
+        )
 
     def full_name(self, queue: str) -> str:
         """The key of the queue's stream."""

@@ -29,7 +29,14 @@ class Broker:
     """Takes what it is told to take, and remembers everything that was sent to it."""
 
     def __init__(self, survives_restart: bool = True) -> None:
-        self.promises = Promises(survives_restart, delays=True, detects_unroutable=True, dead_letters=True)
+        self.promises = Promises(
+            survives_restart,
+            keeps_order=True,
+            broadcasts=True,
+            delays=True,
+            detects_unroutable=True,
+            dead_letters=True,
+        )
         self.received: list[Outgoing] = []
         self.answers: dict[str, PublishError] = {}
         self.away = False

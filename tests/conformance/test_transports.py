@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 
 import pytest
 
 from messaging.dialects import Speaking
+from messaging.errors import PublishError, TransportError, Unroutable
 from messaging.memory import MemoryTransport
 from messaging.testing.transports import TransportBackend, TransportSuite
+from messaging.testing.transports.backend import a_message, bodies, send, take
+from messaging.transport import Outgoing, Promises, QueueSpec
 
 
 class TestTransports(TransportSuite):
@@ -36,3 +40,65 @@ class TestSpeaking(TransportSuite):
         await backend.transport.open()
         yield backend
         await backend.close()
+
+
+class Modest(MemoryTransport):
+    """Keeps as little as a transport may: what comes last is delivered first, nothing is bound, nothing unroutable."""
+
+    @property
+    def promises(self) -> Promises:
+        return Promises(
+            survives_restart=False,
+            keeps_order=False,
+            broadcasts=False,
+            delays=False,
+            detects_unroutable=False,
+            dead_letters=False,
+        )
+
+    async def declare(self, queues: Sequence[QueueSpec]) -> None:
+        if any(queue.bindings for queue in queues):
+            raise TransportError("there are no exchanges here")
+        await super().declare(queues)
+
+    async def publish(self, messages: Sequence[Outgoing], *, timeout: timedelta) -> list[PublishError | None]:
+        outcomes = await super().publish(messages[::-1], timeout=timeout)
+        return [None if isinstance(outcome, Unroutable) else outcome for outcome in reversed(outcomes)]
+
+
+class ModestBackend(TransportBackend):
+    counts_redeliveries = False
+    transport: Modest
+
+    def __init__(self) -> None:
+        self.transport = Modest()
+
+    async def restarted(self) -> Modest:
+        await self.transport.close()
+        await self.transport.open()
+        return self.transport
+
+
+class TestModest(TransportSuite):
+    """The suite asks of a transport no more than it promises."""
+
+    @pytest.fixture
+    async def backend(self) -> AsyncIterator[ModestBackend]:
+        backend = ModestBackend()
+        await backend.transport.open()
+        yield backend
+        await backend.close()
+
+
+async def test_in_memory_what_is_put_off_waits_on_after_the_transport_was_closed() -> None:
+    transport = MemoryTransport()
+    await transport.declare([QueueSpec("orders")])
+    await send(transport, a_message(b"patience"), to="orders")
+    subscription = await transport.subscribe("orders", prefetch_messages=1)
+    (delivery,) = await take(subscription, 1)
+    await subscription.retry_later(delivery, timedelta(milliseconds=50))
+    await transport.close()
+    await transport.open()
+
+    subscription = await transport.subscribe("orders", prefetch_messages=1)
+    assert bodies(await take(subscription, 1)) == [b"patience"]

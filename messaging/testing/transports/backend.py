@@ -39,6 +39,10 @@ class TransportBackend(ABC):
         specs = [QueueSpec(name, tuple(bindings), delivery_limit, owner=owner) for name in names]
         await self.transport.declare(specs)
 
+    def in_order(self, *bodies: bytes) -> list[bytes]:
+        """Bodies as they came, or sorted where the transport keeps no order, so that both can be compared."""
+        return list(bodies) if self.transport.promises.keeps_order else sorted(bodies)
+
     def will_use_exchange(self, name: str) -> None:  # noqa: B027 - most have nothing to do
         """Be told of an exchange that the transport declares by itself."""
 

@@ -24,14 +24,14 @@ class ConsumingSuite:
         await backend.declare("orders")
         await send(backend.transport, a_message(b"settled"), a_message(b"taken"), a_message(b"waiting"), to="orders")
         subscription = await backend.transport.subscribe("orders", prefetch_messages=2)
-        settled, _ = await take(subscription, 2)
+        settled, taken = await take(subscription, 2)
         await subscription.ack([settled])
 
         await backend.restarted()
         subscription = await backend.transport.subscribe("orders", prefetch_messages=10)
         again = await take(subscription, 2)
-        assert sorted(bodies(again)) == [b"taken", b"waiting"]
-        assert next(d.redelivered for d in again if d.envelope.body == b"taken")
+        assert sorted([settled.envelope.body, *bodies(again)]) == [b"settled", b"taken", b"waiting"]
+        assert next(d.redelivered for d in again if d.envelope.body == taken.envelope.body)
 
     async def test_a_closed_subscription_gives_back_what_was_not_taken(self, backend: TransportBackend) -> None:
         await backend.declare("orders")
@@ -42,7 +42,7 @@ class ConsumingSuite:
         await leaving.close()
 
         staying = await backend.transport.subscribe("orders", prefetch_messages=10)
-        assert sorted(bodies(await take(staying, 4))) == [b"2", b"3", b"4", b"5"]
+        assert sorted(bodies(taken) + bodies(await take(staying, 4))) == [b"%d" % number for number in range(6)]
         await leaving.ack(taken)
         assert staying.take_nowait(10) == []
         with pytest.raises(TransportError, match="closed"):
@@ -74,7 +74,7 @@ class ConsumingSuite:
                     await waiting
             await sending
         taken += bodies(await take(subscription, 30 - len(taken)))
-        assert taken == [b"%d" % number for number in range(30)]
+        assert backend.in_order(*taken) == backend.in_order(*(b"%d" % number for number in range(30)))
 
     async def test_no_more_than_the_prefetch_is_unsettled(self, backend: TransportBackend) -> None:
         await backend.declare("orders")
@@ -86,7 +86,7 @@ class ConsumingSuite:
             await asyncio.wait_for(subscription.take(1), 0.2)
 
         await subscription.ack(first[:2])
-        assert bodies(await take(subscription, 2)) == [b"3", b"4"]
+        assert len({*bodies(first), *bodies(await take(subscription, 2))}) == 5
 
     async def test_a_slow_handler_does_not_starve_those_behind_it(self, backend: TransportBackend) -> None:
         await backend.declare("orders")
@@ -148,6 +148,8 @@ class ConsumingSuite:
         assert replace(delivery.envelope, headers={}) == replace(message, headers={})
 
     async def test_a_message_put_off_survives_a_restart(self, backend: TransportBackend) -> None:
+        if not backend.transport.promises.delays:
+            pytest.skip("it delays as long as the process lives")
         await backend.declare("orders")
         await send(backend.transport, a_message(b"patience"), to="orders")
         subscription = await backend.transport.subscribe("orders", prefetch_messages=1)
@@ -176,8 +178,9 @@ class ConsumingSuite:
         await subscription.ack(taken)
 
     async def test_until_handled_confirms_only_what_its_consumers_have_settled(self, backend: TransportBackend) -> None:
-        if backend.transport.promises.survives_restart:
-            pytest.skip("what it confirms is safe already")
+        promises = backend.transport.promises
+        if promises.survives_restart or not promises.broadcasts:
+            pytest.skip("what it confirms is safe already, or reaches one queue only")
         await backend.declare("one", "two", bindings=[Binding("paid")])
         one = await backend.transport.subscribe("one", prefetch_messages=5)
         two = await backend.transport.subscribe("two", prefetch_messages=5)

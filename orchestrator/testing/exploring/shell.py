@@ -120,7 +120,14 @@ class Broker:
         """Whether one was settled before anything was committed."""
         self.dead_letters: list[str] = []
         self.subscriptions: list[Subscription] = [_Queue(self, REPLIES), _Queue(self, EVENTS)]
-        self.promises = Promises(survives_restart=True, delays=False, detects_unroutable=True, dead_letters=True)
+        self.promises = Promises(
+            survives_restart=True,
+            keeps_order=True,
+            broadcasts=True,
+            delays=False,
+            detects_unroutable=True,
+            dead_letters=True,
+        )
 
     def delivered(self, queue: str, envelopes: Sequence[Envelope]) -> list[Delivery]:
         """Messages as a consumer of the queue gets them; tags count from 0."""
