@@ -81,6 +81,10 @@ class Background(Generic[P]):
             raise self._over()
         return future.result()
 
+    async def over(self) -> None:
+        """Wait, in another loop, until it is over; raises what ended it, if that was no `end`."""
+        await asyncio.wrap_future(self._ended)
+
     def end(self) -> None:
         """Close what is open, and wait for it; what is being opened is waited for first. Idempotent."""
         _first_of(self._ready, self._ended)
@@ -98,7 +102,8 @@ class Background(Generic[P]):
                 logger.exception("%s stopped. The next call starts it again", self._name)
             else:
                 self._ready.set_exception(error)
-        finally:
+            self._ended.set_exception(error)
+        else:
             self._ended.set_result(None)
 
     async def _live(self) -> None:

@@ -22,7 +22,7 @@ from messaging.errors import TransportError
 from messaging.messages import Command, Event, Reply
 from messaging.middleware import Middleware, composed, passed_on_here
 from messaging.service import Service
-from messaging.serving import serving
+from messaging.serving import serving, show_logs, stop_signal, tell_running, tell_stopping
 from messaging.transport import Outgoing, Transport
 
 if TYPE_CHECKING:
@@ -110,6 +110,31 @@ class BlockingBus:
         """
         self._closed = False
         self._call(_nothing)
+
+    def run(self) -> None:
+        """Start, serve until SIGTERM or Ctrl-C, and close; a second signal exits at once. Meanwhile threads may use it.
+
+        To be called in the main thread.
+
+        Raises:
+            TransportError: the broker cannot be reached, or a service can consume no more.
+        """
+        show_logs()
+        asyncio.run(self._until_stopped())
+
+    async def _until_stopped(self) -> None:
+        stop = stop_signal()
+        await asyncio.to_thread(self.start)
+        tell_running(self._services)
+        stopped = asyncio.create_task(stop.wait())
+        over = asyncio.create_task(self._alive().over())
+        try:
+            await asyncio.wait([stopped, over], return_when=asyncio.FIRST_COMPLETED)
+            tell_stopping()
+        finally:
+            await asyncio.to_thread(self.close)
+            stopped.cancel()
+            await over
 
     def close(self) -> None:
         """Finish the services' work, disconnect, and end the thread; calls under way fail. Idempotent."""

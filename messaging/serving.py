@@ -42,6 +42,16 @@ def run_services(*services: Service, settings: MessagingSettings | None = None) 
     asyncio.run(_serve(services, settings))
 
 
+def tell_running(services: Iterable[Service]) -> None:
+    """Say in the log what runs, and how to end it."""
+    logger.info("Running %s. Stop with Ctrl-C.", ", ".join(f"service {service.name!r}" for service in services))
+
+
+def tell_stopping() -> None:
+    """Say in the log why it does not end at once."""
+    logger.info("Stopping: finishing what is under way.")
+
+
 def show_logs() -> None:
     """Have logs shown on stderr, unless the program has said what becomes of them."""
     if not logging.getLogger().handlers:
@@ -71,9 +81,9 @@ async def _serve(services: Sequence[Service], settings: MessagingSettings | None
         failed = await stack.enter_async_context(
             serving(services, transport, limits=settings.limits, middleware=middleware)
         )
-        logger.info("Running %s. Stop with Ctrl-C.", ", ".join(f"service {service.name!r}" for service in services))
+        tell_running(services)
         await either(stop, failed)
-        logger.info("Stopping: finishing what is under way.")
+        tell_stopping()
 
 
 @asynccontextmanager

@@ -206,7 +206,8 @@ class Link:
                     await self._turn.wait()
                     if self._remedy:
                         verb = "is not trusted" if "VERIFY_FAILED" in self.last_error else "refuses us"
-                        raise TransportError(f"the broker at {self.broker} {verb}: {self.last_error}. {self._remedy}")
+                        told = self.last_error.rstrip(".")
+                        raise TransportError(f"the broker at {self.broker} {verb}: {told}. {self._remedy}")
         except TimeoutError:
             raise TransportError(
                 f"the broker at {self.broker} does not answer within {patience.total_seconds():g} s: "

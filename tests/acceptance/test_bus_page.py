@@ -6,6 +6,7 @@ import re
 import sys
 
 import pytest
+from yarl import URL
 
 from tests.support.broker import Broker
 from tests.support.programs import ROOT, Programs
@@ -107,6 +108,33 @@ def test_a_forked_worker_has_a_bus_of_its_own_and_leaves_its_parents_alone(
     ]
 
 
+@pytest.mark.parametrize("broker_url", ["RabbitMQ", "memory://"])
+def test_a_bus_that_runs_serves_and_sends_until_it_is_told_to_stop_and_finishes_what_is_under_way(
+    programs_on_rabbit: Programs, broker: Broker, prefix: str, broker_url: str
+) -> None:
+    programs = programs_on_rabbit
+    broker.service_queue(f"{prefix}bakery")
+    (programs.folder / "runs.py").write_text(RUNS)
+    elsewhere = {} if broker_url == "RabbitMQ" else {"MESSAGING_BROKER_URL": broker_url}
+    bakery = programs.start(sys.executable, "runs.py", **elsewhere)
+
+    bakery.wait_until_it_says("baking")
+    bakery.interrupt()
+
+    assert bakery.result() == 0
+    assert bakery.said.index("baking") < bakery.said.index("Stopping") < bakery.said.index("baked")
+    assert bakery.said.endswith("baked\nclosed\n")
+
+
+def test_a_bus_whose_broker_refuses_it_does_not_run(programs: Programs, amqp_url: str) -> None:
+    (programs.folder / "runs.py").write_text(RUNS)
+    refused = str(URL(amqp_url).with_path("/no-such-host"))
+    bakery = programs.start(sys.executable, "runs.py", MESSAGING_BROKER_URL=refused)
+
+    assert bakery.result() == 1
+    assert "Check user, password and virtual host." in bakery.said
+
+
 SHOWS = """
 from messaging import BlockingBus
 from messaging.memory import MemoryTransport
@@ -133,4 +161,31 @@ if child == 0:
     raise SystemExit
 assert os.waitpid(child, 0)[1] == 0
 charge("parent", "3")
+"""
+RUNS = """
+import threading
+from messaging import BlockingBus, Command, Reply, Service
+
+class Bake(Command[Reply]):
+    pass
+
+bakery = Service("bakery")
+stopping = threading.Event()
+
+@bakery.handles(Bake)
+def bake(command: Bake) -> Reply:
+    print("baking", flush=True)
+    stopping.wait(10)
+    print("baked", flush=True)
+    return Reply()
+
+class Bakery(BlockingBus):
+    def close(self):
+        stopping.set()
+        super().close()
+
+bus = Bakery(services=[bakery])
+threading.Timer(0.1, lambda: bus.send(Bake(), to="bakery")).start()
+bus.run()
+print("closed", flush=True)
 """
