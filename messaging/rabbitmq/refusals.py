@@ -1,4 +1,4 @@
-"""Failures to connect in which waiting does not help, with what to do about each."""
+"""What a broker refuses, where waiting does not help, with what to do about each."""
 
 from __future__ import annotations
 
@@ -35,3 +35,14 @@ def remedy_for(problem: BaseException) -> str:
         return "Check user, password and virtual host."
     text = str(problem)
     return next((remedy for words, remedy in _OF_TLS if "[SSL:" in text and words in text), "")
+
+
+def remedy_for_lost_channel(reason: str) -> str:
+    """What to do so that a consumer's channel is not closed again; empty for anything that passes by itself."""
+    if "delivery acknowledgement" not in reason:
+        return ""
+    return (
+        " A handler takes longer than the broker waits for it, and what it handles comes again. Give it more time: "
+        "Service(queue=QueueOptions(consumer_timeout=...)) with RabbitMQ 3.12 and newer, else consumer_timeout in the "
+        "broker's configuration."
+    )

@@ -18,6 +18,7 @@ from messaging.rabbitmq.connection import BROKER_ERRORS, CLOSE_SECONDS, Backoff,
 from messaging.rabbitmq.consumers import Arrival, Consumer, opened_consumer, taken_apart
 from messaging.rabbitmq.lines import RETURNED, Parcel
 from messaging.rabbitmq.publisher import Publisher, error_of
+from messaging.rabbitmq.refusals import remedy_for_lost_channel
 from messaging.rabbitmq.topology import Topology
 from messaging.rabbitmq.watermark import Watermark
 from messaging.transport import Delivery
@@ -272,7 +273,8 @@ class RabbitSubscription:
                 keeps_on(problem)
                 reason = told(problem)
             self._last_error = self._link.broker.masked(reason)
-            log.warning("queue %r: %s; consuming again", self._full, self._last_error)
+            remedy = remedy_for_lost_channel(reason)
+            log.warning("queue %r: %s; consuming again.%s", self._full, self._last_error, remedy)
             if self._settled_in_this_life:
                 backoff.reset()
             self._settled_in_this_life = 0

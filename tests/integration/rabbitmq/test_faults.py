@@ -348,7 +348,7 @@ async def test_closing_is_bounded_when_nothing_answers(
     await asyncio.wait_for(transport.close(), 25)
 
 
-@pytest.mark.torture  # test_ledgers does it once each time
+@pytest.mark.torture
 async def test_a_broker_short_of_memory_blocks_publishers_and_goes_on_delivering(
     private_rabbit: PrivateRabbit, options: dict[str, Any]
 ) -> None:
@@ -375,3 +375,20 @@ async def test_a_broker_short_of_memory_blocks_publishers_and_goes_on_delivering
             await subscription.ack([delivery])
         await asyncio.to_thread(private_rabbit.ctl, "set_vm_memory_high_watermark", "0.4")
         assert await send(transport, a_message(b"after"), to="orders", timeout=LATER) == [None]
+
+
+@pytest.mark.torture
+async def test_who_handles_longer_than_the_broker_waits_is_told_how_to_get_more_time(
+    private_rabbit: PrivateRabbit, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    for setting in ("consumer_timeout", "channel_tick_interval"):
+        await asyncio.to_thread(private_rabbit.ctl, "eval", f"application:set_env(rabbit, {setting}, 100).")
+    async with opened(private_rabbit.url, "", **options) as transport:
+        await transport.declare([QueueSpec("orders")])
+        await send(transport, a_message(b"slow"), to="orders")
+        subscription = await transport.subscribe("orders", prefetch_messages=1)
+        await take(subscription, 1)
+        (again,) = await take(subscription, 1)
+        assert again.redelivered
+        await subscription.ack([again])
+    assert "QueueOptions(consumer_timeout=...)" in caplog.text

@@ -108,7 +108,9 @@ async def test_what_cannot_be_sent_raises_before_anything_is_sent(transport: Mem
 
 
 @pytest.mark.parametrize("message", [Charge(), Event(), Paid, {"type": "paid"}], ids=repr)
-async def test_what_is_no_event_of_a_class_of_its_own_is_not_published(message: Any, transport: MemoryTransport) -> None:
+async def test_what_is_no_event_of_a_class_of_its_own_is_not_published(
+    message: Any, transport: MemoryTransport
+) -> None:
     listener = await queue(transport, "listener", Binding("#"))
     async with Bus(transport) as bus:
         with pytest.raises(UnencodableMessage, match="of a subclass of messaging.Event, and is of "):

@@ -9,6 +9,7 @@ import pytest
 from messaging.rabbitmq.definitions import Bound, Exchange, Layout, Part, Queue
 from messaging.rabbitmq.mismatch import Difference, difference_told, side_by_side
 from messaging.rabbitmq.topology import standing_delay
+from messaging.rabbitmq.refusals import remedy_for_lost_channel
 from messaging.transport import Binding, QueueSpec
 
 PAID = Binding("orders.#")
@@ -105,3 +106,9 @@ def test_both_definitions_stand_side_by_side() -> None:
         "  x-delivery-limit  7          20",
         "  x-expires         (not set)  1",
     ]
+
+
+def test_a_channel_closed_because_a_handler_takes_long_says_how_to_give_it_time() -> None:
+    told = "406 PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 1800000 ms."
+    assert "QueueOptions(consumer_timeout=...)" in remedy_for_lost_channel(told)
+    assert remedy_for_lost_channel("connection lost: no reason given") == ""
