@@ -8,8 +8,8 @@ import pytest
 
 from messaging.rabbitmq.definitions import Bound, Exchange, Layout, Part, Queue
 from messaging.rabbitmq.mismatch import Difference, difference_told, side_by_side
-from messaging.rabbitmq.topology import standing_delay
 from messaging.rabbitmq.refusals import remedy_for_lost_channel
+from messaging.rabbitmq.topology import standing_delay
 from messaging.transport import Binding, QueueSpec
 
 PAID = Binding("orders.#")
