@@ -106,7 +106,7 @@ def inspection_from(settings: MessagingSettings, *, app_id: str) -> Inspection:
             f"the broker is {settings.shown_url}, where whoever consumes creates all it needs. "
             "This is for RabbitMQ: set MESSAGING_BROKER_URL, or say --broker-url amqp://..."
         )
-    from messaging.rabbitmq.connection import Broker
+    from messaging.rabbitmq.broker import Broker
     from messaging.rabbitmq.inspection import Inspection
 
     broker = Broker(

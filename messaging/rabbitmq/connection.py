@@ -1,143 +1,30 @@
-"""A connection that comes back, and the short words for what a broker or a socket does to it."""
+"""A connection that comes back, and channels on it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import aio_pika
 from aiormq.abc import AbstractChannel
-from aiormq.exceptions import AMQPError
-from yarl import URL
 
+from messaging.backoff import Backoff
 from messaging.errors import TransportError
+from messaging.rabbitmq.broker import Broker
+from messaging.rabbitmq.losses import BROKER_ERRORS, keeps_on, told, unharmed
 from messaging.rabbitmq.refusals import Refused, remedy_for
 from messaging.rabbitmq.tap import FrameTap, TapFactory
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 RPC_SECONDS: Final = 10.0
 """How long the broker may take to answer one synchronous method."""
 CLOSE_SECONDS: Final = 5.0
-
-# What aio-pika and aiormq raise for a broker that is away, slow or of another opinion.
-BROKER_ERRORS: Final = (AMQPError, OSError, RuntimeError, TimeoutError, EOFError)
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Where the broker is and how to greet it."""
-
-    url: str
-    app_id: str = ""
-    heartbeat: timedelta = timedelta(seconds=10)
-    connect_timeout: timedelta = timedelta(seconds=10)
-    ssl_context: ssl.SSLContext | None = None
-    server_name: str = ""
-    """What the broker's certificate is for, where that is not the URL's host."""
-
-    def __str__(self) -> str:
-        url = self._parsed().with_query(None)  # files and more may be named there
-        return str(url.with_password("***") if url.password else url)
-
-    def __repr__(self) -> str:
-        return f"Broker({self})"
-
-    def _parsed(self) -> URL:
-        try:
-            return URL(self.url)
-        except ValueError:
-            return URL("amqp://unreadable-url")
-
-    @property
-    def hint(self) -> str:
-        """What else to think of when it does not answer: over TLS its reason may be lost with the connection."""
-        if self._parsed().scheme != "amqps":
-            return ""
-        return " It may demand a certificate of its clients: MESSAGING_TLS_CERTIFICATE_FILE, MESSAGING_TLS_KEY_FILE."
-
-    def masked(self, text: str) -> str:
-        """The text without the password, in case a library wrote it there."""
-        url = self._parsed()
-        for secret in (url.raw_password, url.password):
-            if secret and len(secret) > 2:
-                text = text.replace(secret, "***")
-        return text
-
-    def connection(self, purpose: str) -> aio_pika.Connection:
-        """A connection that is not connected yet; its name is seen in the broker's management."""
-        name = f"{self.app_id} {purpose}".strip()
-        url = self._parsed()
-        if "heartbeat" not in url.query:
-            url = url.update_query(heartbeat=str(max(1, round(self.heartbeat.total_seconds()))))
-        made = aio_pika.Connection(url, ssl_context=self.ssl_context, client_properties={"connection_name": name})
-        if self.server_name:
-            made.kwargs["server_hostname"] = self.server_name  # handed on to the socket's maker as it is
-        return made
-
-
-class Backoff:
-    """Delays that double up to five seconds, with some jitter so that replicas do not come all at once."""
-
-    def __init__(self) -> None:
-        self._next = 0.1
-
-    def next(self) -> float:
-        """Seconds to wait now."""
-        delay, self._next = self._next, min(5.0, self._next * 2)
-        return delay * random.uniform(0.8, 1.2)
-
-    def reset(self) -> None:
-        """All is well again."""
-        self._next = 0.1
-
-
-async def unharmed(awaitable: Awaitable[T]) -> T:
-    """Await something of aio-pika's, whose `CancelledError` may mean that the connection was lost.
-
-    Raises:
-        ConnectionError: it was cancelled, and not because our own task is.
-    """
-    try:
-        return await awaitable
-    except asyncio.CancelledError as problem:
-        if cancelled_ourselves(problem):
-            raise
-        raise ConnectionError("connection lost") from None
-    except Exception as problem:
-        if type(problem) is not Exception:
-            raise
-        # What aiormq raises for a task of its own that was cancelled before anybody had said why.
-        raise ConnectionError("connection lost") from problem
-
-
-def cancelled_ourselves(problem: BaseException) -> bool:
-    """Whether this is the cancellation of our own task, rather than aio-pika's way to say: connection lost."""
-    task = asyncio.current_task()
-    return isinstance(problem, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-
-
-def keeps_on(problem: BaseException) -> None:
-    """Let a loop that nobody but its owner ends go on, whatever the libraries beneath have raised.
-
-    When a connection is lost in an awkward moment that may be anything: a cancellation, an attribute of None.
-
-    Raises:
-        CancelledError: the owner ends it.
-    """
-    if cancelled_ourselves(problem):
-        raise problem
-    if not isinstance(problem, (TransportError, asyncio.CancelledError, *BROKER_ERRORS)):
-        log.warning("not expected of a lost connection, and taken as one: %s", told(problem), exc_info=problem)
 
 
 @dataclass(eq=False, slots=True)
@@ -303,13 +190,6 @@ async def _closed(connection: aio_pika.Connection) -> None:
     with suppress(*BROKER_ERRORS):
         async with asyncio.timeout(CLOSE_SECONDS):
             await unharmed(connection.close())
-
-
-def told(problem: BaseException | None) -> str:
-    """What an exception says, or its name when it says nothing."""
-    if problem is None or isinstance(problem, asyncio.CancelledError):
-        return "no reason given"
-    return f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
 
 
 def when_closed(channel: AbstractChannel, tell: Callable[[str], None]) -> None:

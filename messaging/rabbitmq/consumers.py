@@ -10,13 +10,8 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
 
 from messaging.rabbitmq import wire
-from messaging.rabbitmq.connection import (
-    RPC_SECONDS,
-    Session,
-    close_channel,
-    unharmed,
-    when_closed,
-)
+from messaging.rabbitmq.connection import RPC_SECONDS, Session, close_channel, when_closed
+from messaging.rabbitmq.losses import unharmed
 from messaging.rabbitmq.properties import from_aiormq
 from messaging.rabbitmq.wire import LONGLONG, Properties
 

@@ -21,9 +21,10 @@ from messaging.dead_letter_notes import DeadLetter, dead_letter
 from messaging.errors import NotConfirmed, TransportError, UnknownQueue
 from messaging.failpoints import reached
 from messaging.rabbitmq import properties, wire
-from messaging.rabbitmq.connection import BROKER_ERRORS, CLOSE_SECONDS, RPC_SECONDS, Link, told
+from messaging.rabbitmq.connection import CLOSE_SECONDS, RPC_SECONDS, Link
 from messaging.rabbitmq.consumers import Arrival, Consumer, opened_consumer, taken_apart
 from messaging.rabbitmq.lines import Parcel
+from messaging.rabbitmq.losses import BROKER_ERRORS, told
 from messaging.rabbitmq.publisher import Publisher, error_of
 from messaging.rabbitmq.topology import Topology
 from messaging.transport import dead_letter_queue

@@ -17,16 +17,9 @@ from aiormq.exceptions import (
 )
 
 from messaging.errors import TopologyMismatch, TransportError
-from messaging.rabbitmq.connection import (
-    BROKER_ERRORS,
-    RPC_SECONDS,
-    Link,
-    cancelled_ourselves,
-    passing_channel,
-    told,
-    unharmed,
-)
+from messaging.rabbitmq.connection import RPC_SECONDS, Link, passing_channel
 from messaging.rabbitmq.definitions import Bound, Exchange, Part, Queue
+from messaging.rabbitmq.losses import BROKER_ERRORS, cancelled_ourselves, told, unharmed
 from messaging.rabbitmq.mismatch import Difference, advice, difference_told, side_by_side
 
 _MOST_DIFFERENCES: Final = 15

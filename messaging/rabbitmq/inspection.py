@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Literal, Self
 
 from messaging.errors import TopologyMismatch
-from messaging.rabbitmq.connection import Broker, Link
+from messaging.rabbitmq.broker import Broker
+from messaging.rabbitmq.connection import Link
 from messaging.rabbitmq.declaring import Declaring, Missing, NotAllowed
 from messaging.rabbitmq.definitions import Bound, Layout, Part
 from messaging.rabbitmq.mismatch import Difference

@@ -13,15 +13,8 @@ from aiormq.exceptions import DeliveryError, PublishError
 from pamqp.commands import Basic
 
 from messaging.rabbitmq import wire
-from messaging.rabbitmq.connection import (
-    BROKER_ERRORS,
-    RPC_SECONDS,
-    Session,
-    close_channel,
-    told,
-    unharmed,
-    when_closed,
-)
+from messaging.rabbitmq.connection import RPC_SECONDS, Session, close_channel, when_closed
+from messaging.rabbitmq.losses import BROKER_ERRORS, told, unharmed
 from messaging.rabbitmq.tap import FrameTap
 
 RETURNED: Final = "returned"

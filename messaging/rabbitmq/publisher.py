@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from messaging.backoff import Backoff
 from messaging.envelope import Destination
 from messaging.errors import (
     MessageTooLarge,
@@ -17,8 +18,9 @@ from messaging.errors import (
     Unroutable,
 )
 from messaging.rabbitmq import properties, wire
-from messaging.rabbitmq.connection import Backoff, Link, Session, keeps_on, told
+from messaging.rabbitmq.connection import Link, Session
 from messaging.rabbitmq.lines import RETURNED, Batch, FastLine, Line, NotAsExpected, Parcel, PlainLine
+from messaging.rabbitmq.losses import keeps_on, told
 from messaging.rabbitmq.topology import Topology
 from messaging.transport import Outgoing
 

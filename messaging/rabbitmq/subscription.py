@@ -10,13 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+from messaging.backoff import Backoff
 from messaging.dead_letter_notes import Notes
 from messaging.envelope import Destination
 from messaging.errors import TopologyMismatch, TransportError
 from messaging.rabbitmq import properties, wire
-from messaging.rabbitmq.connection import BROKER_ERRORS, CLOSE_SECONDS, Backoff, Link, keeps_on, told
+from messaging.rabbitmq.connection import CLOSE_SECONDS, Link
 from messaging.rabbitmq.consumers import Arrival, Consumer, opened_consumer, taken_apart
 from messaging.rabbitmq.lines import RETURNED, Parcel
+from messaging.rabbitmq.losses import BROKER_ERRORS, keeps_on, told
 from messaging.rabbitmq.publisher import Publisher, error_of
 from messaging.rabbitmq.refusals import remedy_for_lost_channel
 from messaging.rabbitmq.topology import Topology

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from messaging.errors import NotConfirmed, PublishError, TransportError
-from messaging.rabbitmq.connection import CLOSE_SECONDS, Broker, Link
+from messaging.rabbitmq.broker import Broker
+from messaging.rabbitmq.connection import CLOSE_SECONDS, Link
 from messaging.rabbitmq.dead_letters import RabbitLook, looking
 from messaging.rabbitmq.definitions import Layout
 from messaging.rabbitmq.publisher import Publisher

@@ -10,8 +10,9 @@ import asyncio
 import uuid
 from typing import Any, Final
 
+from messaging.backoff import Backoff
 from messaging.redis.keys import Keys
-from messaging.redis.server import SERVER_ERRORS, Backoff, Client
+from messaging.redis.server import SERVER_ERRORS, Client
 
 _ASKED_EVERY: Final = 0.02
 _ASKED_AT_ONCE: Final = 1000

@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
+from messaging.backoff import Backoff
 from messaging.errors import MessageTooLarge, NotConfirmed, PublishError, Unroutable
 from messaging.redis import fields, scripts
 from messaging.redis.handled import Handled
 from messaging.redis.scripts import Call
-from messaging.redis.server import SERVER_ERRORS, Backoff, Client, NotSent, Word
+from messaging.redis.server import SERVER_ERRORS, Client, NotSent, Word
 from messaging.redis.topology import Route, Topology
 from messaging.transport import Outgoing
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -82,22 +81,6 @@ class Server:
             socket_timeout=self.answer_timeout.total_seconds(),
             socket_connect_timeout=self.connect_timeout.total_seconds(),
         )
-
-
-class Backoff:
-    """Delays that double up to five seconds, with some jitter so that replicas do not come all at once."""
-
-    def __init__(self) -> None:
-        self._next = 0.05
-
-    def next(self) -> float:
-        """Seconds to wait now."""
-        delay, self._next = self._next, min(5.0, self._next * 2)
-        return delay * random.uniform(0.8, 1.2)
-
-    def reset(self) -> None:
-        """All is well again."""
-        self._next = 0.05
 
 
 def refused(problem: BaseException) -> bool:

@@ -11,11 +11,12 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
+from messaging.backoff import Backoff
 from messaging.envelope import Destination
 from messaging.errors import NotConfirmed, TransportError
 from messaging.redis import fields
 from messaging.redis.consumer import Arrival, Consumer
-from messaging.redis.server import SERVER_ERRORS, Backoff, Client
+from messaging.redis.server import SERVER_ERRORS, Client
 from messaging.redis.topology import Topology
 from messaging.transport import Delivery
 

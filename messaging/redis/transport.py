@@ -12,13 +12,14 @@ from typing import Final
 
 from redis.exceptions import ResponseError
 
+from messaging.backoff import Backoff
 from messaging.errors import NotConfirmed, PublishError, TransportError
 from messaging.redis import dead_letters
 from messaging.redis.dead_letters import RedisLook
 from messaging.redis.handled import Handled
 from messaging.redis.keys import Keys
 from messaging.redis.publisher import Publisher
-from messaging.redis.server import SERVER_ERRORS, Backoff, Client, Server, refused
+from messaging.redis.server import SERVER_ERRORS, Client, Server, refused
 from messaging.redis.subscription import RedisSubscription
 from messaging.redis.topology import Topology
 from messaging.transport import Outgoing, Promises, QueueSpec

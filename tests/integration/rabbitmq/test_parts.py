@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from messaging.dead_letter_notes import Notes
 from messaging.rabbitmq import wire
-from messaging.rabbitmq.connection import Broker, unharmed
+from messaging.rabbitmq.broker import Broker
+from messaging.rabbitmq.losses import unharmed
 from messaging.rabbitmq.properties import buried, decoded, put_off
 from messaging.rabbitmq.subscription import Caution
 from messaging.rabbitmq.topology import DELAY_STEPS, delay_step
