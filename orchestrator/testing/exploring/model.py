@@ -117,14 +117,14 @@ class Model:
         events: dict[str, Event],
         operators: frozenset[str],
     ) -> None:
-        self._saga, self._state, self._participants = saga, state, participants
+        self.saga, self._state, self._participants = saga, state, participants
         self._events, self._operators = events, operators
         self._registry = SagaRegistry([saga])
         self.names = Names(saga)
 
     def begin(self) -> World:
         """The saga is written, and nobody has looked yet."""
-        saga = replace(new_instance(self._saga, self._state, None, "", START), id=SAGA_ID)
+        saga = replace(new_instance(self.saga, self._state, None, "", START), id=SAGA_ID)
         tables = MemoryTables(sagas={SAGA_ID: saga}, wakes={SAGA_ID: START})
         return World(START, tables, to_come=tuple(self._events))
 
@@ -162,7 +162,7 @@ class Model:
             yield Action(Kind.DO, f"{sent.participant} {doing.text.format(name)}", cost, sent, doing)
 
     def _held_up(self, world: World, message: Sent | Answered, name: str) -> Action:
-        cost = "" if world.spent.delays and _is_slow(world, message) else "delays"
+        cost = "" if _is_slow(world, message) else "delays"
         return Action(Kind.HOLD_UP, f"{name} is held up", cost, message)
 
     def _replies(self, world: World) -> Iterator[Action]:

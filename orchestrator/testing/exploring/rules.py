@@ -25,6 +25,7 @@ from orchestrator.instance import (
     StepStatus,
 )
 from orchestrator.plan import Branch, CommandLeaf, LeafPlan
+from orchestrator.signal_codec import ACTIONS
 from orchestrator.testing.exploring.model import Action, Kind, Outcome
 from orchestrator.testing.exploring.world import SAGA_ID, Sent, World
 from orchestrator.tree import happened
@@ -155,7 +156,7 @@ def it_wakes_unless_it_rests(change: Change) -> Iterator[str]:
 
 def it_moves_on(change: Change) -> Iterator[str]:
     """Whatever happens makes a difference: nothing goes on for ever."""
-    if change.after == change.before:
+    if change.after.under_way == change.before.under_way and change.after == change.before:
         yield "this changes nothing, so that it would go on for ever"
 
 
@@ -179,7 +180,7 @@ def an_attempt_has_a_reason(change: Change) -> Iterator[str]:
 
 def what_never_left_does_not_time_out(change: Change) -> Iterator[str]:
     """What is known not to have left is put off."""
-    if change.action.kind is not Kind.WAKE or change.before.saga.first_cause is not None:
+    if change.action.kind is not Kind.WAKE or _turned_back(change):
         return  # of one that is claimed when the saga turns back, nobody knows whether it will leave
     left = {(sent.step, sent.attempt) for sent in change.before.sent}
     for before, after in change.records:
@@ -187,6 +188,12 @@ def what_never_left_does_not_time_out(change: Change) -> Iterator[str]:
             continue
         if after.unanswered > before.unanswered:
             yield f"attempt {before.attempt} of {_named(before)} ran out of time though it never left"
+
+
+def _turned_back(change: Change) -> bool:
+    """Whether the saga went back already, or an operator has it do so now."""
+    asked = any(kept.pending and kept.signal.kind in ACTIONS for kept in change.before.tables.signals.values())
+    return (change.after if asked else change.before).saga.first_cause is not None
 
 
 def an_event_that_came_is_taken(change: Change) -> Iterator[str]:
@@ -400,7 +407,7 @@ def _named(record: StepRecord) -> str:
     return f"{undo}{record.key.step}"
 
 
-def at_rest(saga: type[Saga[Any]], world: World) -> str:
+def at_rest(world: World) -> str:
     """What is wrong with a world in which nothing can happen any more; empty if nothing is."""
     status = world.tables.sagas[SAGA_ID].status
     if status.terminal or status is SagaStatus.BLOCKED:

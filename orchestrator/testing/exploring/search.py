@@ -6,16 +6,19 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import le
-from typing import Any, TypeAlias
+from operator import ge, sub
+from typing import Final, TypeAlias
 
-from orchestrator.definition import Saga
 from orchestrator.testing.exploring.model import Action, Model
 from orchestrator.testing.exploring.rules import Change, at_rest, broken
 from orchestrator.testing.exploring.world import Spent, World
 
 Check: TypeAlias = Callable[[World], str]
-Place: TypeAlias = tuple[bytes, Spent]
+Left: TypeAlias = tuple[int, ...]
+Place: TypeAlias = tuple[bytes, Left]
+"""A world, and how much may yet go wrong in it."""
+
+_DUPLICATES: Final = Spent._fields.index("duplicates")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,12 @@ class Bounds:
         is_fault = cost != "refusals"
         return getattr(spent, cost) < getattr(self.most, cost) and (spent.faults < self.faults or not is_fault)
 
+    def left(self, spent: Spent) -> Left:
+        """How much of each kind may yet happen: whoever has no fault left is alike, whatever went wrong before."""
+        *faults, refusals = map(sub, self.most, spent)
+        any_kind = self.faults - spent.faults
+        return *(min(left, any_kind) for left in faults), refusals
+
 
 @dataclass(slots=True)
 class Found:
@@ -50,14 +59,24 @@ class Found:
     """To where the problem is."""
 
 
+def problem_of(change: Change, checks: Sequence[Check]) -> str:
+    """The first rule, or check of the author's own, that does not hold after a change; empty if all do."""
+    return broken(change) or next((problem for check in checks if (problem := check(change.after))), "")
+
+
+def stuck(model: Model, world: World) -> str:
+    """What is wrong with a world in which nothing happens by itself any more; empty if that is as it should be."""
+    return "" if any(not action.cost for action in model.actions(world)) else at_rest(world)
+
+
 class Search:
     """One search. Worlds that are equal are looked at once."""
 
-    def __init__(self, saga: type[Saga[Any]], model: Model, bounds: Bounds, checks: Sequence[Check]) -> None:
-        self._saga, self._model, self._bounds, self._checks = saga, model, bounds, checks
+    def __init__(self, model: Model, bounds: Bounds, checks: Sequence[Check]) -> None:
+        self._model, self._bounds, self._checks = model, bounds, checks
         self._came_by: dict[Place, tuple[Place, Action]] = {}
         self._next: dict[Place, list[Place]] = {}
-        self._seen: dict[bytes, list[Spent]] = {}
+        self._seen: dict[bytes, list[Left]] = {}
         self.found = Found()
 
     def run(self) -> Found:
@@ -75,20 +94,25 @@ class Search:
             waiting.extend(self._look_at(waiting.popleft()))
         self.found.states = len(self._next)
         if not self.found.problem:
-            self.found.paths = self._count_paths((first.identity, first.spent))
+            self.found.paths = self._count_paths(self._place(first))
         return self.found
 
     def _is_new(self, world: World) -> bool:
         """Whether no equal world was seen from which at least as much may still go wrong; takes it in."""
-        seen = self._seen.setdefault(world.identity, [])
-        if any(all(map(le, spent, world.spent)) for spent in seen):
+        identity, left = self._place(world)
+        seen = self._seen.setdefault(identity, [])
+        if any(all(map(ge, earlier, left)) for earlier in seen):
             return False
-        seen.append(world.spent)
-        self._next[world.identity, world.spent] = []
+        seen.append(left)
+        self._next[identity, left] = []
         return True
 
+    def _place(self, world: World) -> Place:
+        left = self._bounds.left(world.spent)
+        return world.identity if left[_DUPLICATES] else world.identity_without_copies, left
+
     def _look_at(self, world: World) -> Iterator[World]:
-        found, place = self.found, (world.identity, world.spent)
+        found, place = self.found, self._place(world)
         successors = self._next[place]
         ended = True
         for action in self._model.actions(world):
@@ -100,24 +124,21 @@ class Search:
             ended = ended and bool(action.cost)
             found.transitions += 1
             after = outcome.world
-            problem = broken(Change(self._saga, world, action, outcome)) or self._checked(after)
+            problem = problem_of(Change(self._model.saga, world, action, outcome), self._checks)
             if problem:
                 found.problem, found.way = problem, (*self._way_to(place), action)
                 return
-            successors.append((after.identity, after.spent))
+            successors.append(self._place(after))
             if self._is_new(after):
-                self._came_by[after.identity, after.spent] = place, action
+                self._came_by[self._place(after)] = place, action
                 yield after
         if ended:
             self._ended(world)
 
-    def _checked(self, world: World) -> str:
-        return next((problem for check in self._checks if (problem := check(world))), "")
-
     def _ended(self, world: World) -> None:
-        problem = at_rest(self._saga, world)
+        problem = at_rest(world)
         if problem:
-            self.found.problem, self.found.way = problem, self._way_to((world.identity, world.spent))
+            self.found.problem, self.found.way = problem, self._way_to(self._place(world))
         saga = world.saga
         self.found.ends[f"{saga.status}: {saga.blocked_reason}" if saga.blocked_reason else str(saga.status)] += 1
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 from messaging.inbox import Claim
-from orchestrator.instance import SagaInstance, StepKey, StepRecord
+from orchestrator.instance import RESOLVED, Direction, SagaInstance, StepKey, StepRecord, StepStatus
 from orchestrator.memory import MemoryTables
 
 START: Final = datetime(2030, 1, 1, tzinfo=UTC)
@@ -105,6 +105,11 @@ class World:
         return self.tables.sagas[SAGA_ID]
 
     @property
+    def under_way(self) -> tuple[int, ...]:
+        """How many messages are on their way: what most changes change, and is quickly compared."""
+        return len(self.commands), len(self.replies), len(self.late_commands), len(self.late_replies)
+
+    @property
     def late(self) -> Iterator[Sent]:
         """The commands that are late, and those whose replies are."""
         yield from self.late_commands
@@ -113,7 +118,21 @@ class World:
     @cached_property
     def identity(self) -> bytes:
         """A digest of all that decides what may follow, but for what may yet go wrong."""
-        return blake2b(marshal.dumps(tuple(self._parts()), 2), digest_size=16).digest()
+        return self._digest(frozenset())
+
+    @cached_property
+    def identity_without_copies(self) -> bytes:
+        """The same where no copy of an old message can come any more: of what is undone only that counts."""
+        undone = {
+            key.step
+            for key, record in self.saga.steps.items()
+            if key.direction is Direction.COMPENSATION and record.status is StepStatus.SUCCEEDED
+        }
+        under_way = {sent.step.step for sent in self.commands} | {reply.to.step.step for reply in self.replies}
+        return self._digest(frozenset(undone - under_way - {sent.step.step for sent in self.late}))
+
+    def _digest(self, over: frozenset[str]) -> bytes:
+        return blake2b(marshal.dumps(tuple(self._parts(over)), 2), digest_size=16).digest()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, World) and (self.identity, self.spent) == (other.identity, other.spent)
@@ -121,12 +140,15 @@ class World:
     def __hash__(self) -> int:
         return hash((self.identity, self.spent))
 
-    def _parts(self) -> Iterator[Any]:
+    def _parts(self, over: frozenset[str]) -> Iterator[Any]:
         saga, tables, now = self.saga, self.tables, self.now
         yield _plain(saga, now, but=_NOT_OF_A_SAGA)
         yield saga.first_cause is None
         for key in sorted(saga.steps):
             record = saga.steps[key]
+            if key.step in over:
+                yield key.step, key.direction.value, record.status.value, record.error_code == RESOLVED
+                continue
             yield _of_open_record(record, now) if record.status.open else _of_closed_record(record)
             yield tables.bodies.get((saga.id, key)) if record.status.open else None
         for _, kept in sorted(tables.signals.items()):
@@ -141,10 +163,16 @@ class World:
             yield [(one.to.message_id, *one[1:]) for one in replies]
         yield sorted(self.just_changed & {late.step.step for late in self.late})
         yield self.to_come
-        yield [(key, claim.undone, claim.answer and claim.answer.outcome) for key, claim in self.ledger]
+        claims = ((key, claim) for key, claim in self.ledger if step_of(key) not in over)
+        yield [(key, claim.undone, claim.answer and claim.answer.outcome) for key, claim in claims]
         yield sorted(self.in_effect)
         moving = {key for key, record in saga.steps.items() if record.status.open} | {late.step for late in self.late}
         yield sorted(sent.message_id for sent in self.sent if sent.step in moving)
+
+
+def step_of(idempotency_key: str) -> str:
+    """The step whose command has this key: `<saga>/<step>/...`."""
+    return idempotency_key.split("/", 2)[1]
 
 
 _NOT_OF_A_SAGA: Final = frozenset(
@@ -162,9 +190,19 @@ def _of_open_record(record: StepRecord, now: datetime) -> Any:
     return _plain(record, now, but=_NOT_OF_A_RECORD), record.send_attempts > 0
 
 
-@lru_cache(maxsize=100_000)
 def _of_closed_record(record: StepRecord) -> Any:
-    return _plain(record, START, but=_NOT_OF_A_CLOSED_RECORD), record.command_id is None
+    """Kept by the record's place in memory: worlds share their records, and a hash of all its fields costs more."""
+    known = _closed.get(id(record))
+    if known is None or known[0] is not record:
+        if len(_closed) > _MOST_KEPT:
+            _closed.clear()
+        known = record, (_plain(record, START, but=_NOT_OF_A_CLOSED_RECORD), record.command_id is None)
+        _closed[id(record)] = known
+    return known[1]
+
+
+_MOST_KEPT: Final = 100_000
+_closed: Final[dict[int, tuple[StepRecord, Any]]] = {}
 
 
 def _since(instant: datetime, now: datetime) -> int:

@@ -79,6 +79,16 @@ def counts_late_faults(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batch, "decide", counting)
 
 
+def counts_a_copy_of_an_answer_for_a_sibling(patch: pytest.MonkeyPatch) -> None:
+    def counting(saga: Saga[Any], saga_row: SagaInstance, incoming: Incoming, **now: Any) -> Decision:
+        if isinstance(incoming, ReplyReceived) and saga_row.steps[incoming.key].status is StepStatus.SUCCEEDED:
+            siblings = [key for key, record in saga_row.steps.items() if record.status is StepStatus.OUTSTANDING]
+            incoming = replace(incoming, key=siblings[0], attempt=1) if siblings else incoming
+        return decide(saga, saga_row, incoming, **now)
+
+    patch.setattr(batch, "decide", counting)
+
+
 def takes_a_late_success_for_the_undo(patch: pytest.MonkeyPatch) -> None:
     def confused(saga: Saga[Any], saga_row: SagaInstance, incoming: Incoming, **now: Any) -> Decision:
         if isinstance(incoming, ReplyReceived) and incoming.outcome == SUCCESS:

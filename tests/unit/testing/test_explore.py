@@ -60,6 +60,7 @@ FINDS: list[tuple[planted.Plant, type[Saga[OrderState]], str]] = [
     (planted.turns_back_when_the_pivot_is_unknown, ToThePivot, "turned back though its pivot Shipping is unknown"),
     (planted.leaves_a_group_too_early, InAGroup, "CreatingOrder is still outstanding"),
     (planted.counts_late_faults, JustOne, "though attempt 2 is not settled"),
+    (planted.counts_a_copy_of_an_answer_for_a_sibling, InAGroup, "completed, but ReservingCredit has not happened"),
     (planted.takes_a_late_success_for_the_undo, InSequence, "CreatingOrder has happened and is not undone"),
     (planted.tries_for_ever, InSequence, "is tried 3 times, its policy allows 2"),
     (planted.never_wakes_up_for_a_deadline, InSequence, "is running with wake_at None"),
