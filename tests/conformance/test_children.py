@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,23 +10,15 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel
 
-from messaging.codec import DEFAULT_LIMITS
-from messaging.envelope import FAILURE, OUTCOME, SUCCESS, Envelope
-from messaging.memory import MemoryTransport
+from messaging.envelope import FAILURE
 from messaging.messages import Command, Reply
-from messaging.transport import Delivery
 from orchestrator import Parallel, Saga, SagaStatus, Step, SubSaga
-from orchestrator.engine import Engine
-from orchestrator.incoming import Reply as ReplyItem
-from orchestrator.incoming import read_reply
-from orchestrator.instance import Direction, SagaInstance, StepStatus
-from orchestrator.registry import SagaRegistry
-from orchestrator.sender import Sender
+from orchestrator.instance import StepStatus
 from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import AbandonRequested, ActionRequested, CancelRequested
-from orchestrator.start import new_instance
 from orchestrator.store import NewSignal
-from tests.conformance.stores import MovableClock, load, make_store, opened, sqlite_url
+from tests.conformance.replicas import Replica
+from tests.conformance.stores import MovableClock, make_store, opened, sqlite_url
 
 
 class Trip(BaseModel):
@@ -83,46 +74,24 @@ class BookTrip(Saga[Trip]):
     steps = (Parallel(Flight(), WithTaxi()), Hotel())
 
 
-class Agency:
+class Agency(Replica):
     """An engine on a store, and whoever answers its commands."""
 
     def __init__(self, store: Any, clock: MovableClock) -> None:
-        self.store, self.clock = store, clock
-        self.engine = Engine(SagaRegistry([BookTrip]), store, Sender(MemoryTransport(), "x", timeout=timedelta(1)))
-        self.ids: list[UUID] = []
+        super().__init__(store, BookTrip)
+        self.clock = clock
 
-    async def start(self) -> tuple[UUID, UUID]:
-        saga = new_instance(BookTrip, Trip(number=7), None, "", self.clock.now())
-        async with self.store.transaction() as tx:
-            await tx.start(saga)
-        await self.settle()
-        parent = await load(self.store, saga.id)
+    async def start_trip(self) -> tuple[UUID, UUID]:
+        saga_id = await self.start(BookTrip, Trip(number=7))
+        parent = await self.saga(saga_id)
         (child,) = (row.awaited_key for row in parent.steps.values() if row.wire_name == "saga")
-        return saga.id, UUID(child)
-
-    async def settle(self) -> None:
-        """Let the engine do what is due, and tell what there is to tell, until there is nothing."""
-        while await self.engine.wake(10, deadlines=True) or await self.engine.signals(10):
-            pass
-
-    async def answer(self, saga_id: UUID, step: type[Booking], outcome: str = SUCCESS, *, undo: bool = False) -> None:
-        direction = Direction.COMPENSATION if undo else Direction.ACTION
-        rows = (await load(self.store, saga_id)).steps.values()
-        (command,) = (r.command_id for r in rows if (r.key.step, r.key.direction) == (step.name, direction))
-        envelope = Envelope("", b"{}", correlation_id=str(command), headers={OUTCOME: outcome})
-        item = read_reply(Delivery(envelope, "replies", tag=1, epoch=1), DEFAULT_LIMITS)
-        assert isinstance(item, ReplyItem)
-        await self.engine.replies([item])
-        await self.settle()
+        return saga_id, UUID(child)
 
     async def ask(self, saga_id: UUID, asked: ActionRequested) -> None:
         kind, body = signal_to_row(asked) or ("", "")
         async with self.store.transaction() as tx:
             await tx.add_signals([NewSignal(saga_id, kind, body)])
         await self.settle()
-
-    async def saga(self, saga_id: UUID) -> SagaInstance:
-        return await load(self.store, saga_id)
 
     async def statuses(self, *saga_ids: UUID) -> list[str]:
         return [(await self.saga(saga_id)).status.value for saga_id in saga_ids]
@@ -140,7 +109,7 @@ async def agency(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 
 async def test_a_parent_starts_its_child_and_goes_on_when_it_completes(agency: Agency) -> None:
-    parent, child = await agency.start()
+    parent, child = await agency.start_trip()
     found = (await agency.saga(child)).parent
     assert found is not None and (found.id, found.root, found.step) == (parent, parent, "WithTaxi")
 
@@ -153,7 +122,7 @@ async def test_a_parent_starts_its_child_and_goes_on_when_it_completes(agency: A
 
 
 async def test_a_child_that_fails_turns_its_parent_back(agency: Agency) -> None:
-    parent, child = await agency.start()
+    parent, child = await agency.start_trip()
     await agency.answer(parent, Flight)
     await agency.answer(child, Taxi, FAILURE)
     await agency.answer(parent, Flight, undo=True)
@@ -162,7 +131,7 @@ async def test_a_child_that_fails_turns_its_parent_back(agency: Agency) -> None:
 
 
 async def test_a_completed_child_goes_back_before_its_parent_does(agency: Agency) -> None:
-    parent, child = await agency.start()
+    parent, child = await agency.start_trip()
     await agency.answer(child, Taxi)
     await agency.answer(parent, Flight)
     await agency.answer(parent, Hotel, FAILURE)
@@ -178,7 +147,7 @@ async def test_a_completed_child_goes_back_before_its_parent_does(agency: Agency
 
 
 async def test_a_parent_that_is_cancelled_cancels_its_child_and_waits(agency: Agency) -> None:
-    parent, child = await agency.start()
+    parent, child = await agency.start_trip()
     await agency.ask(parent, CancelRequested("no longer wanted"))
     await agency.answer(parent, Flight, FAILURE)
     assert await agency.statuses(parent, child) == ["compensating", "compensating"]
@@ -189,7 +158,7 @@ async def test_a_parent_that_is_cancelled_cancels_its_child_and_waits(agency: Ag
 
 
 async def test_an_operator_who_abandons_a_child_is_asked_about_its_parent(agency: Agency) -> None:
-    parent, child = await agency.start()
+    parent, child = await agency.start_trip()
     await agency.ask(child, AbandonRequested("settled by phone"))
 
     assert await agency.statuses(parent, child) == ["blocked", "abandoned"]
@@ -197,7 +166,7 @@ async def test_an_operator_who_abandons_a_child_is_asked_about_its_parent(agency
 
 
 async def test_an_ended_childs_parent_is_told_once_however_often_the_engine_looks(agency: Agency) -> None:
-    parent, child = await agency.start()
+    parent, child = await agency.start_trip()
     await agency.answer(child, Taxi)
     revision = (await agency.saga(parent)).revision
     await agency.settle()

@@ -248,6 +248,19 @@ def test_an_action_whose_reply_comes_after_its_undo_has_begun_stays_undone() -> 
     assert probe.status is SagaStatus.COMPENSATED
 
 
+def test_a_copy_of_a_forward_reply_is_not_taken_for_the_undos_reply() -> None:
+    probe = SagaProbe(with_steps(CreatingOrder(), ReservingStock()), OrderState())
+    probe.reply(CreatingOrder, Done())
+    probe.reply(ReservingStock, Failure(reason="sold out"))
+    assert probe.just_sent == [RejectOrder(order_id=ORDER)]
+
+    probe.reply(CreatingOrder, Done())
+
+    assert probe.status is SagaStatus.COMPENSATING
+    probe.compensated(CreatingOrder)
+    assert probe.status is SagaStatus.COMPENSATED
+
+
 # -- the first cause
 
 

@@ -11,7 +11,7 @@ import pytest
 
 TESTS = Path(__file__).parents[2]
 PAGE = TESTS.parent / "docs" / "rules.md"
-ROW = re.compile(r"^\| (?!rule )([^|]+) \|(.*)\|$", re.MULTILINE)
+ROW = re.compile(r"^\| (?!rule |fault )([^|]+) \|(.*)\|$", re.MULTILINE)
 NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
 
