@@ -1,0 +1,101 @@
+"""What becomes of a meal."""
+
+from __future__ import annotations
+
+from food_delivery.sagas import (
+    BringMeal,
+    CallOffDish,
+    CourierFound,
+    DeliverMeal,
+    Done,
+    FindCourier,
+    HoldMoney,
+    Meal,
+    MealAccepted,
+    MealHandedOver,
+    NobodyFree,
+    ReleaseMoney,
+    Ride,
+    SendCourierHome,
+    TakeHeldMoney,
+    TellKitchen,
+)
+from orchestrator import SagaStatus
+from orchestrator.testing import FakeParticipant, SagaHarness, explore
+
+SOUP = Meal(meal_id="1", dish="soup", address="Elm Street 3", cents=900)
+ACCEPTED, HANDED_OVER = MealAccepted(meal_id="1"), MealHandedOver(meal_id="1")
+
+
+def a_good_evening() -> tuple[SagaHarness, FakeParticipant, FakeParticipant, FakeParticipant]:
+    harness = SagaHarness(DeliverMeal)
+    payments, kitchen, couriers = (harness.participant(name) for name in ("payments", "kitchen", "couriers"))
+    payments.on(HoldMoney).answers(Done())
+    payments.on(ReleaseMoney).answers(Done())
+    payments.on(TakeHeldMoney).answers(Done())
+    kitchen.on(TellKitchen).answers(Done())
+    kitchen.on(CallOffDish).answers(Done())
+    couriers.on(FindCourier).answers(CourierFound(courier="Cora"))
+    couriers.on(SendCourierHome).answers(Done())
+    return harness, payments, kitchen, couriers
+
+
+async def test_a_meal_that_is_accepted_and_handed_over_is_paid() -> None:
+    harness, payments, _, _ = a_good_evening()
+    meal = await harness.start(DeliverMeal, SOUP)
+    assert meal.current_step == "AwaitingKitchen"
+
+    await harness.publish(ACCEPTED)
+    assert meal.current_step == "BringingMeal"
+    await harness.publish(HANDED_OVER)
+
+    assert (meal.status, meal.state.courier) == (SagaStatus.COMPLETED, "Cora")
+    assert payments.received == [HoldMoney(meal_id="1", cents=900), TakeHeldMoney(meal_id="1")]
+
+
+async def test_a_kitchen_that_says_nothing_for_ten_minutes_has_said_no() -> None:
+    harness, payments, kitchen, couriers = a_good_evening()
+    meal = await harness.start(DeliverMeal, SOUP)
+
+    await harness.advance(minutes=10)
+
+    assert (meal.status, meal.state.refusal) == (SagaStatus.COMPENSATED, "the kitchen did not accept it")
+    assert kitchen.received[-1] == CallOffDish(meal_id="1")
+    assert payments.received[-1] == ReleaseMoney(meal_id="1")
+    assert couriers.received == []
+
+
+async def test_when_nobody_can_bring_it_the_money_is_released() -> None:
+    harness, payments, _, couriers = a_good_evening()
+    couriers.on(FindCourier).answers(NobodyFree(reason="it rains"))
+    meal = await harness.start(DeliverMeal, SOUP)
+
+    await harness.publish(ACCEPTED)
+
+    assert (meal.status, meal.state.refusal) == (SagaStatus.COMPENSATED, "nobody could bring it")
+    assert payments.received[-1] == ReleaseMoney(meal_id="1")
+
+
+async def test_a_meal_cancelled_on_its_way_comes_back_before_the_money_does() -> None:
+    harness, payments, _, couriers = a_good_evening()
+    meal = await harness.start(DeliverMeal, SOUP)
+    await harness.publish(ACCEPTED)
+
+    await meal.ask("cancel", reason="gone to bed")
+
+    assert meal.status is SagaStatus.COMPENSATED
+    assert couriers.received[-1] == SendCourierHome(meal_id="1")
+    assert payments.received[-1] == ReleaseMoney(meal_id="1")
+
+
+async def test_a_kitchen_may_be_quicker_than_its_telling() -> None:
+    harness, _, _, _ = a_good_evening()
+    await harness.publish(ACCEPTED)
+
+    meal = await harness.start(DeliverMeal, SOUP)
+
+    assert meal.current_step == "BringingMeal"
+
+
+def test_a_courier_is_sent_home_whatever_happens() -> None:
+    print(explore(BringMeal, Ride(meal_id="1", address="Elm Street 3")))
