@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 from sqlalchemy import URL, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.memory import SystemClock
 from orchestrator.sql.cold import Cold
@@ -19,6 +18,7 @@ from orchestrator.sql.postgresql import PostgresHot
 from orchestrator.sql.revisions import check_revisions
 from orchestrator.sql.sqlite import SqliteHot
 from orchestrator.sql.transaction import SqlTransaction
+from orchestrator.sql.writer import Writer
 from orchestrator.store import Clock
 
 _SET_TIMEOUTS: Final = ", ".join(f"set_config('{name}', :{name}, true)" for name in ConnectionSettings().timeouts())
@@ -55,8 +55,7 @@ class SqlStore:
         self._hot: Hot = SqliteHot(clock or SystemClock()) if self._sqlite else PostgresHot(schema, clock)
         self._cold = Cold(schema)
         self._lock = EngineLock(self._file()) if self._sqlite and runs_engine and self._file() else None
-        # Writers of one process queue here, in order, instead of polling the file's lock.
-        self._turn: AbstractAsyncContextManager[object] = asyncio.Lock() if self._sqlite else nullcontext()
+        self._writer = Writer(self.engine, keep=self._owned) if self._sqlite else None
 
     def _file(self) -> str:
         database = self.engine.url.database or ""
@@ -83,7 +82,7 @@ class SqlStore:
 
         On SQLite it is the only writer from its first moment on, so one must not begin inside another.
         """
-        return self._sqlite_transaction() if self._sqlite else self._postgres_transaction()
+        return self._postgres_transaction() if self._writer is None else self._sqlite_transaction(self._writer)
 
     @asynccontextmanager
     async def _postgres_transaction(self) -> AsyncGenerator[SqlTransaction]:
@@ -93,21 +92,10 @@ class SqlStore:
             yield SqlTransaction(connection, self._hot, self._cold, self.schema)
 
     @asynccontextmanager
-    async def _sqlite_transaction(self) -> AsyncGenerator[SqlTransaction]:
-        async with self._turn, self.engine.connect() as connection:
-            # A deferred transaction that reads and then writes fails when another wrote in between.
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
-            await connection.exec_driver_sql("BEGIN IMMEDIATE")
-            try:
-                yield SqlTransaction(connection, self._hot, self._cold, self.schema)
-            except BaseException:
-                await _roll_back(connection)
-                raise
-            try:
-                await connection.exec_driver_sql("COMMIT")
-            except BaseException:
-                await _roll_back(connection)
-                raise
+    async def _sqlite_transaction(self, writer: Writer) -> AsyncGenerator[SqlTransaction]:
+        async with writer.transaction() as using:
+            here = None if using.inside is None else using.inside.connection
+            yield SqlTransaction(using.connection, self._hot, self._cold, self.schema, here=here)
 
     def is_transient(self, error: BaseException) -> bool:
         """By SQLSTATE and errno; a lost race is transient too."""
@@ -115,14 +103,9 @@ class SqlStore:
 
     async def close(self) -> None:
         """Let go of connections and of the file's lock. Idempotent."""
+        if self._writer is not None:
+            await self._writer.close()
         if self._owned:
             await self.engine.dispose()
         if self._lock is not None:
             self._lock.release()
-
-
-async def _roll_back(connection: AsyncConnection) -> None:
-    """Roll back in the driver: harmless when the database has done so already."""
-    driver = (await connection.get_raw_connection()).driver_connection
-    if driver is not None:
-        await asyncio.shield(driver.rollback())

@@ -37,16 +37,31 @@ T = TypeVar("T")
 
 
 class SqlTransaction:
-    """See `StoreTransaction`, where the promises are."""
+    """See `StoreTransaction`, where the promises are.
 
-    def __init__(self, connection: AsyncConnection, hot: Hot, cold: Cold, schema: str | None) -> None:
+    Args:
+        here: the same connection for use in this thread, where its statements wait for nobody.
+    """
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        hot: Hot,
+        cold: Cold,
+        schema: str | None,
+        *,
+        here: Connection | None = None,
+    ) -> None:
         self.connection = connection
         """For statements of one's own in this transaction."""
+        self._here = here
         self._hot, self._cold, self._schema = hot, cold, schema
         self._now: datetime | None = None
         self._revisions: dict[UUID, int] = {}
 
     async def _run(self, call: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._here is not None:
+            return call(self._here, *args, **kwargs)
         return await self.connection.run_sync(call, *args, **kwargs)
 
     async def now(self) -> datetime:
