@@ -13,7 +13,7 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,9 +31,9 @@ from orchestrator.sql.connecting import ConnectionSettings, connect
 from orchestrator.sql.migrate import upgrade
 from orchestrator.sql.starting import start_saga_async
 from orchestrator.start import new_instance
+from orchestrator.watching import Change, Watcher
 
-_LOOK_EVERY = 0.005
-_GIVE_UP_AFTER = 300.0
+_GIVE_UP_AFTER = 60.0
 
 
 def arguments() -> argparse.Namespace:
@@ -62,26 +62,41 @@ async def participants(options: argparse.Namespace) -> AsyncGenerator[int]:
         await asyncio.wait_for(process.wait(), 30)
 
 
-async def closed_loop(engine: AsyncEngine, sagas: int, in_flight: int) -> float:
+class Ends(Watcher):
+    """Counts the sagas that have ended, and wakes whoever waits for more."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.more = asyncio.Event()
+
+    def committed(self, changes: Sequence[Change]) -> None:
+        """A transaction has committed."""
+        ended = sum(change.after.status.terminal for change in changes)
+        if ended:
+            self.count += ended
+            self.more.set()
+
+
+async def closed_loop(engine: AsyncEngine, ends: Ends, sagas: int, in_flight: int) -> float:
     """Start sagas so that this many are open at a time, until all have ended; return the seconds."""
-    begun, started, ended = time.perf_counter(), 0, 0
-    while time.perf_counter() - begun < _GIVE_UP_AFTER:
-        async with engine.begin() as connection:
-            ended = (
-                await connection.execute(text("SELECT count(*) FROM saga_instance WHERE ended_at IS NOT NULL"))
-            ).scalar_one()
-            room = min(in_flight - (started - ended), sagas - started)
-            for number in range(started, started + max(room, 0)):
-                now = datetime.now(UTC)
-                instance = new_instance(three_steps.ThreeSteps, three_steps.order(number), None, "", now)
-                await start_saga_async(connection, instance)
-                started += 1
-        if ended >= sagas:
-            return time.perf_counter() - begun
+    begun, started = time.perf_counter(), 0
+    while ends.count < sagas:
+        room = min(in_flight - (started - ends.count), sagas - started)
         if room > 0:
+            async with engine.begin() as connection:
+                for number in range(started, started + room):
+                    now = datetime.now(UTC)
+                    instance = new_instance(three_steps.ThreeSteps, three_steps.order(number), None, "", now)
+                    await start_saga_async(connection, instance)
+            started += room
             nudge.nudge()
-        await asyncio.sleep(_LOOK_EVERY)
-    raise SystemExit(f"stuck: {ended} of {sagas} sagas ended within {_GIVE_UP_AFTER:g} s")
+        try:
+            async with asyncio.timeout(_GIVE_UP_AFTER):
+                await ends.more.wait()
+        except TimeoutError:
+            raise SystemExit(f"stuck: {ends.count} of {started} sagas ended") from None
+        ends.more.clear()
+    return time.perf_counter() - begun
 
 
 async def latencies(engine: AsyncEngine) -> list[float]:
@@ -105,11 +120,12 @@ async def measure(options: argparse.Namespace) -> dict[str, float | str]:
     embedded = options.mode == "embedded"
     targets = (three_steps.app, three_steps.stock, three_steps.cards, three_steps.shipping)
     engine = connect(options.database, ConnectionSettings())
+    three_steps.app.use(ends := Ends())
     try:
         if embedded:
             async with running(*targets, settings=settings, messaging=messaging):
                 cpu = Cpu()
-                seconds = await closed_loop(engine, options.sagas, options.in_flight)
+                seconds = await closed_loop(engine, ends, options.sagas, options.in_flight)
                 micros = cpu.micros()
         else:
             async with (
@@ -117,7 +133,7 @@ async def measure(options: argparse.Namespace) -> dict[str, float | str]:
                 running(three_steps.app, settings=settings, messaging=messaging),
             ):
                 cpu = Cpu(beside)
-                seconds = await closed_loop(engine, options.sagas, options.in_flight)
+                seconds = await closed_loop(engine, ends, options.sagas, options.in_flight)
                 micros = cpu.micros()
         took = await latencies(engine)
     finally:
