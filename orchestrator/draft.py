@@ -6,16 +6,16 @@ do to it reaches another hook or the stored state, unless the hook is one whose 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from uuid import UUID
 
 from pydantic import BaseModel
 
 from messaging.codec import encode_body
 from messaging.messages import Event
+from orchestrator.copies import copied
 from orchestrator.errors import HookRaised
 from orchestrator.ids import message_id
 from orchestrator.instance import (
@@ -60,6 +60,23 @@ TRANSITIONS: Final = {
     SagaStatus.ABANDONED: frozenset[SagaStatus](),
 }
 """Which status may follow which. The documentation's diagram is printed from this table."""
+
+
+class Blaming:
+    """See `Draft.blaming`. A class, for every hook is called in one, and a generator would cost as much as a hook."""
+
+    __slots__ = ("_hook", "_saga_id", "_step")
+
+    def __init__(self, saga_id: UUID, step: str, hook: str) -> None:
+        self._saga_id, self._step, self._hook = saga_id, step, hook
+
+    def __enter__(self) -> None:
+        """Nothing is to be done."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Raise on behalf of what was raised."""
+        if isinstance(error, Exception):
+            raise HookRaised(self._saga_id, self._step, self._hook, error) from error
 
 
 class Draft:
@@ -117,7 +134,7 @@ class Draft:
 
     def change(self, record: StepRecord, **fields: Any) -> StepRecord:
         """Write a row anew."""
-        changed = replace(self.steps[record.key], **fields)
+        changed = copied(self.steps[record.key], **fields)
         self.steps[record.key] = changed
         self.changed[record.key] = None
         return changed
@@ -287,13 +304,9 @@ class Draft:
         """The state as the author's model, a copy of its own."""
         return self.saga.state_type.model_validate_json(self.state)
 
-    @contextmanager
-    def blaming(self, step: str, hook: str) -> Generator[None]:
+    def blaming(self, step: str, hook: str) -> Blaming:
         """Turn whatever the author's code raises into `HookRaised`."""
-        try:
-            yield
-        except Exception as error:
-            raise HookRaised(self.was.id, step, hook, error) from error
+        return Blaming(self.was.id, step, hook)
 
     def ask(self, step: str, hook: Callable[..., T], *args: Any) -> T:
         """Call a hook whose changes to the state are not kept.
@@ -335,7 +348,7 @@ class Draft:
         """The decision, with what follows from the rows: current step, wake-up, block."""
         reason, step, back_to, since = self.blocked or (None, "", None, None)
         ended_now = self.status.terminal and not self.was.status.terminal
-        instance = replace(
+        instance = copied(
             self.was,
             status=self.status,
             state=self.state,

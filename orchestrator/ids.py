@@ -12,16 +12,19 @@ from orchestrator.instance import StepKey
 _NAMESPACE = UUID("6f1d3c52-7f0e-5d0b-9a3b-2a9f0c1f5e77")
 
 
+_as_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def message_id(saga_id: UUID, key: StepKey, round_: int, attempt: int) -> UUID:
     """The message id of one attempt: a re-sent attempt is the same message, a retry another."""
     parts = [str(saga_id), key.step, key.branch, key.direction.value, round_, attempt]
-    return uuid5(_NAMESPACE, json.dumps(parts, separators=(",", ":")))
+    return uuid5(_NAMESPACE, _as_json(parts))
 
 
 def child_id(parent_id: UUID, key: StepKey, round_: int) -> UUID:
     """The id of a step's child: however often it is started, it is one. A new round is another child."""
     parts = [str(parent_id), key.step, key.branch, "child", round_]
-    return uuid5(_NAMESPACE, json.dumps(parts, separators=(",", ":")))
+    return uuid5(_NAMESPACE, _as_json(parts))
 
 
 def idempotency_key(saga_id: UUID, key: StepKey, round_: int) -> str:

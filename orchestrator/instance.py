@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 TIMER: Final = "timer"
@@ -95,8 +95,7 @@ class Direction(StrEnum):
     COMPENSATION = "compensation"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class StepKey:
+class StepKey(NamedTuple):
     """Which direction of which step (of which branch, in a ForEach; else empty)."""
 
     step: str

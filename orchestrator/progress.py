@@ -29,7 +29,17 @@ from orchestrator.instance import (
 )
 from orchestrator.items import begin_items, begin_undoing, turn_over
 from orchestrator.plan import ChildLeaf, CommandLeaf, DelayLeaf, EventLeaf, ItemsLeaf, LeafPlan, LocalLeaf, overrides
-from orchestrator.tree import Ready, Undo, backward, blocks, ended_badly, forward, others_go_on, undo_failed
+from orchestrator.tree import (
+    Ready,
+    Undo,
+    any_may_have_ended_badly,
+    backward,
+    blocks,
+    ended_badly,
+    forward,
+    others_go_on,
+    undo_failed,
+)
 
 KEYLESS: Final = "saga-id:"
 """Prefix of the key under which a wait without a key of its own looks for events of its saga."""
@@ -89,6 +99,8 @@ def turn_back(draft: Draft, step: str, code: str, text: str) -> None:
 
 def _heed_failed_steps(draft: Draft) -> None:
     """Turn back, or block, if a step has ended badly."""
+    if not any_may_have_ended_badly(draft):
+        return
     for record in draft.records(Direction.ACTION):
         leaf = draft.leaf(record.key.step)
         reason = blocks(leaf, record)

@@ -40,6 +40,14 @@ def happened(action: StepRecord) -> bool:
     return action.status in (StepStatus.SUCCEEDED, StepStatus.UNKNOWN) or skipped_late
 
 
+_BADLY: Final = frozenset((StepStatus.EXPIRED, StepStatus.REFUSED, StepStatus.UNKNOWN))
+
+
+def any_may_have_ended_badly(draft: Draft) -> bool:
+    """Whether it is worth asking `ended_badly` of each row."""
+    return any(record.status in _BADLY for record in draft.steps.values())
+
+
 def ended_badly(leaf: LeafPlan, record: StepRecord) -> bool:
     """Whether a step failed, so that the saga turns back or blocks."""
     if record.status is StepStatus.EXPIRED:
@@ -86,8 +94,8 @@ def forward(draft: Draft, part: LeafPlan | Branch, branch: str = "") -> tuple[bo
         parts = [forward(draft, p, branch) for p in part.parts]
         return all(done for done, _ in parts), [leaf for _, ready in parts for leaf in ready]
     # The last part that has begun says where a sequence is: what code inserts before it is not run late.
-    begun = [i for i, p in enumerate(part.parts) if _has_begun(draft, p, branch)]
-    for p in part.parts[begun[-1] if begun else 0 :]:
+    begun = next((i for i in reversed(range(len(part.parts))) if _has_begun(draft, part.parts[i], branch)), 0)
+    for p in part.parts[begun:]:
         done, ready = forward(draft, p, branch)
         if not done:
             return False, ready

@@ -248,7 +248,7 @@ class Walk:
 
     def _child_ends(self, row: StepRecord, status: SagaStatus) -> None:
         if status is not SagaStatus.COMPLETED:
-            self.refusals.add(replace(row.key, direction=Direction.ACTION))
+            self.refusals.add(row.key._replace(direction=Direction.ACTION))
         child = UUID(row.awaited_key)
         self.children[child] = status
         self.tell(ChildEnded(row.key.label, child, status, "{}", "because"))
@@ -482,7 +482,7 @@ class Walk:
             self._check_order(after, inner, branch)
             keys = list(self._keys_of(inner, branch))
             rows = [after.steps.get(key) for key in keys]
-            undos = [after.steps.get(replace(key, direction=Direction.COMPENSATION)) for key in keys]
+            undos = [after.steps.get(key._replace(direction=Direction.COMPENSATION)) for key in keys]
             if begun and not part.together:
                 for row, undo in zip(rows, undos, strict=True):
                     needed = row is not None and happened(row) and self._undoable(row.key.step)
@@ -527,7 +527,7 @@ class Walk:
 
     def _check_child(self, after: SagaInstance, leaf: ChildLeaf, key: StepKey) -> None:
         """No child is left that completed, or goes, unless it is not to be undone or an operator said so."""
-        row, undo = after.steps.get(key), after.steps.get(replace(key, direction=Direction.COMPENSATION))
+        row, undo = after.steps.get(key), after.steps.get(key._replace(direction=Direction.COMPENSATION))
         by_hand = [r for r in (row, undo) if r is not None and r.error_code in (SKIPPED, RESOLVED)]
         if row is not None and row.awaited_key and leaf.undoable and not by_hand:
             assert self.children[UUID(row.awaited_key)] is SagaStatus.COMPENSATED, "a child is left"
@@ -535,7 +535,7 @@ class Walk:
     def _check_undone(self, after: SagaInstance, key: StepKey) -> None:
         """Exactly what happened, or may have, is undone; told by what reached participants and came back."""
         action = after.steps.get(key)
-        undo = after.steps.get(replace(key, direction=Direction.COMPENSATION))
+        undo = after.steps.get(key._replace(direction=Direction.COMPENSATION))
         reached = key in self.handed or key in self.ran
         refused = action is not None and action.status is StepStatus.REFUSED
         assert not refused or key in self.refusals, "refused without a refusal"
