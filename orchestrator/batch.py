@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 from messaging.transport import Outgoing
+from orchestrator.copies import copied
 from orchestrator.errors import HookRaised
 from orchestrator.instance import SagaInstance, StepKey, StepRecord
 from orchestrator.outgoing import event_message
@@ -96,6 +97,12 @@ class Batch:
         return [Change(self._locked.sagas[saga_id], decision) for saga_id, decision in self._decided.items()]
 
     @property
+    def sent(self) -> set[UUID | None]:
+        """Attempts that the rows it has written say have been sent: those that were answered."""
+        written = ((d.steps, key) for d in self._decided.values() for key in d.changed)
+        return {steps[key].command_id for steps, key in written if steps[key].sent_at is not None}
+
+    @property
     def publishes_events(self) -> bool:
         """Whether the outbox has something new once this is committed."""
         return any(decision.events for decision in self._decided.values())
@@ -115,10 +122,10 @@ class Batch:
         steps: dict[StepKey, StepRecord] = dict(decision.steps)
         saga = decision.instance
         for key in due:
-            record = replace(steps[key], send_after=self.now + self._grace, send_attempts=1)
+            record = copied(steps[key], send_after=self.now + self._grace, send_attempts=1)
             steps[key] = record
             commands.append(SagaCommand(saga.id, saga.pin.name, record, saga.trace, send_attempts=1))
-        return replace(decision, instance=replace(saga, steps=steps))
+        return copied(decision, instance=copied(saga, steps=steps))
 
     def _sends_now(self, record: StepRecord) -> bool:
         due = record.send_after is not None and record.send_after <= self.now

@@ -95,8 +95,8 @@ class Engine:
 
         async def work(tx: StoreTransaction) -> Batch:
             nonlocal put_aside
-            refs = await tx.find_commands([item.command_id for item in replies])
-            batch = self._batch(await tx.lock(list({ref.saga_id for ref in refs.values()})))
+            refs, locked = await tx.lock_commands([item.command_id for item in replies])
+            batch = self._batch(locked)
             more = [self._reply(batch, item, refs.get(item.command_id)) for item in replies]
             aside = [*unmatched, *(message for message in more if message)]
             put_aside = len(aside)
@@ -274,6 +274,10 @@ class Engine:
                 batch.tell(saga_id, CodeFailed("", f"{type(error).__name__}: {error}"))
             await batch.save(tx)
 
+    async def has_due(self) -> bool:
+        """Whether the scans may find something."""
+        return await self._store.has_due()
+
     async def claim_unsent(self) -> int:
         """Find commands that are due and not on their way, and hand them to the sender; return how many."""
         async with self._store.transaction() as tx:
@@ -307,7 +311,7 @@ class Engine:
                 batch = await work(tx)
                 failpoints.reached("engine.decided")
                 commands: list[SagaCommand] = await batch.save(tx)
-                await tx.mark_sent(marks)
+                await tx.mark_sent([mark for mark in marks if mark not in batch.sent])
                 await tx.put_off_sends(problems)
         except BaseException:
             self._sender.give_back(marks, problems)

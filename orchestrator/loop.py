@@ -185,11 +185,13 @@ class EngineLoop:
 
     async def _look_at_the_database(self) -> None:
         """New and due sagas, signals, unsent commands, news of the sender; again while there is more."""
-        more = [
-            await self._take_on_sagas(),
-            await self._scan(self._engine.signals),
-            await self._scan(lambda _: self._engine.claim_unsent()),
-        ]
+        more: list[bool] = []
+        if self._nudged or await self._something_is_due():
+            more += [
+                await self._take_on_sagas(),
+                await self._scan(self._engine.signals),
+                await self._scan(lambda _: self._engine.claim_unsent()),
+            ]
         await self._scan(lambda _: self._engine.flush_marks())
         now = asyncio.get_running_loop().time()
         if now >= self._next_sweep:
@@ -197,9 +199,20 @@ class EngineLoop:
             self._next_sweep = now + self._settings.sweep.total_seconds()
         self._next_poll = now if any(more) else now + self._settings.poll.total_seconds()
 
+    async def _something_is_due(self) -> bool:
+        """One look instead of three scans: most find a database at rest."""
+        await self._caught_up()  # it needs more than one call
+        try:
+            return await self._engine.has_due()
+        except Exception:  # noqa: BLE001 - the scans say what is wrong
+            return True
+
+    async def _caught_up(self) -> bool:
+        return await self._replies.caught_up() and await self._events.caught_up()
+
     async def _take_on_sagas(self) -> bool:
         self._nudged = False
-        deadlines = await self._replies.caught_up() and await self._events.caught_up()
+        deadlines = await self._caught_up()
         more = await self._scan(lambda limit: self._engine.wake(limit, deadlines=deadlines))
         self._nudged = self._nudged or more
         return more

@@ -134,6 +134,14 @@ class MemoryStore:
                 transaction.roll_back()
                 raise
 
+    async def has_due(self) -> bool:
+        """Whether a scan may find something."""
+        now, tables = self._clock.now(), self.tables
+        if any(wake_at <= now for wake_at in tables.wakes.values()) or any(k.pending for k in tables.signals.values()):
+            return True
+        unsent = (tables.sagas[saga_id].steps[key].send_after for saga_id, key in tables.unsent)
+        return any(send_after is not None and send_after <= now for send_after in unsent)
+
     def is_transient(self, error: BaseException) -> bool:
         """Nothing here gets better by itself but a lost race."""
         return isinstance(error, ConcurrentUpdate)
@@ -180,10 +188,11 @@ class MemoryTransaction:
         """The clock's instant; the one read at the last lock once something is locked."""
         return self._now or self._clock.now()
 
-    async def find_commands(self, command_ids: Sequence[UUID]) -> dict[UUID, CommandRef]:
-        """Find attempts by their ids, replaced ones included."""
+    async def lock_commands(self, command_ids: Sequence[UUID]) -> tuple[Mapping[UUID, CommandRef], Locked]:
+        """Find attempts by their ids, replaced ones included, and load their sagas."""
         commands = self._tables.commands
-        return {found: commands[found] for found in command_ids if found in commands}
+        refs = {found: commands[found] for found in command_ids if found in commands}
+        return refs, await self.lock([ref.saga_id for ref in refs.values()])
 
     async def lock(self, saga_ids: Sequence[UUID]) -> Locked:
         """Load these sagas; unknown ids are left out."""

@@ -127,8 +127,8 @@ class StoreTransaction(Protocol):
         """The store's current instant; what `lock` returned once something is locked."""
         ...
 
-    async def find_commands(self, command_ids: Sequence[UUID]) -> dict[UUID, CommandRef]:
-        """Find attempts by their ids, replaced ones included. Locks nothing."""
+    async def lock_commands(self, command_ids: Sequence[UUID]) -> tuple[Mapping[UUID, CommandRef], Locked]:
+        """Find attempts by their ids, replaced ones included; lock and load their sagas as `lock` does."""
         ...
 
     async def lock(self, saga_ids: Sequence[UUID]) -> Locked:
@@ -301,6 +301,13 @@ class SagaStore(Protocol):
 
     def transaction(self) -> AbstractAsyncContextManager[StoreTransaction]:
         """Begin a transaction; commits when the block ends, rolls back when it raises."""
+        ...
+
+    async def has_due(self) -> bool:
+        """Whether a scan may find something: a saga whose time has come, a pending signal, a command to be sent.
+
+        One look, outside of any transaction. What this process cannot take on counts as well.
+        """
         ...
 
     def is_transient(self, error: BaseException) -> bool:

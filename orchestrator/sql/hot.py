@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -25,6 +25,10 @@ SIGNALLED: Final = f"{_PENDING}) AND (i.paused_at IS NULL OR {_PENDING} AND kind
 """The condition that an instance `i` has pending signals which it takes now; write it through `named`."""
 
 
+Loaded: TypeAlias = tuple[datetime, dict[UUID, SagaInstance]]
+"""Sagas, and the instant read after they were locked."""
+
+
 class Hot(Protocol):
     """The statements of one kind of database. Sequences and mappings are never empty."""
 
@@ -32,23 +36,25 @@ class Hot(Protocol):
         """The database's current instant, or the clock's that stands in for it."""
         ...
 
-    def find_commands(self, connection: Connection, command_ids: Sequence[UUID]) -> dict[UUID, CommandRef]:
-        """Find attempts, replaced ones included."""
+    def has_due(self, connection: Connection) -> bool:
+        """Whether something is due, or pending, along three indexes."""
         ...
 
-    def lock(self, connection: Connection, saga_ids: Sequence[UUID]) -> tuple[datetime, dict[UUID, SagaInstance]]:
+    def lock_commands(
+        self, connection: Connection, command_ids: Sequence[UUID]
+    ) -> tuple[dict[UUID, CommandRef], Loaded]:
+        """Find attempts, replaced ones included; lock and load their sagas."""
+        ...
+
+    def lock(self, connection: Connection, saga_ids: Sequence[UUID]) -> Loaded:
         """Lock and load; the instant is read after the locks are held."""
         ...
 
-    def lock_due(
-        self, connection: Connection, pins: Sequence[Pin], now: datetime, limit: int, *, only_new: bool
-    ) -> tuple[datetime, dict[UUID, SagaInstance]]:
-        """Lock and load what is due at `now`, earliest first; with `only_new`, what has no steps yet."""
+    def lock_due(self, connection: Connection, pins: Sequence[Pin], limit: int, *, only_new: bool) -> Loaded:
+        """Lock and load what is due, earliest first; with `only_new`, what has no steps yet."""
         ...
 
-    def lock_signalled(
-        self, connection: Connection, pins: Sequence[Pin], limit: int
-    ) -> tuple[datetime, dict[UUID, SagaInstance]]:
+    def lock_signalled(self, connection: Connection, pins: Sequence[Pin], limit: int) -> Loaded:
         """Lock and load what has pending signals; what is paused, if operators asked for something."""
         ...
 
@@ -67,6 +73,14 @@ class Hot(Protocol):
     def put_off_sends(self, connection: Connection, problems: Mapping[UUID, tuple[datetime, str]]) -> None:
         """Note what could not be sent."""
         ...
+
+
+HAS_DUE: Final = (
+    "SELECT EXISTS (SELECT 1 FROM {saga_instance} WHERE wake_at <= :now) "
+    "OR EXISTS (SELECT 1 FROM {saga_signal} WHERE taken_at IS NULL AND error = '') "
+    "OR EXISTS (SELECT 1 FROM {saga_step} WHERE send_after <= :now)"
+)
+"""Whether something is due at `:now`; write it through `named`."""
 
 
 def named(schema: str | None, statement: str) -> str:

@@ -16,10 +16,10 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, TextClause, text
 
 from orchestrator.errors import ConcurrentUpdate
-from orchestrator.instance import Pin, SagaInstance, SagaStatus, StepKey
+from orchestrator.instance import Pin, SagaStatus, StepKey
 from orchestrator.rising_ids import new_id
 from orchestrator.signals import Decision
-from orchestrator.sql.hot import SIGNALLED, known_pins, named
+from orchestrator.sql.hot import HAS_DUE, SIGNALLED, Loaded, known_pins, named
 from orchestrator.sql.items import with_items
 from orchestrator.sql.rows import (
     INSTANCE_COLUMNS,
@@ -65,6 +65,8 @@ _ADDED: Final = "added_"
 _STEP_KEY: Final = ("saga_id", "step", "direction", "branch")
 _ATTEMPT_COLUMNS: Final = ("command_id", "saga_id", "step", "direction", "branch", "round", "attempt")
 _HISTORY_COLUMNS: Final = ("id", "saga_id", "at", "kind", "step", "text")
+# In a query of its own it is read once, so that an index can be searched for it.
+_NOW: Final = "(SELECT COALESCE(CAST(:now AS timestamptz), clock_timestamp()))"
 _LIVE: Final = ", ".join(f"'{status.value}'" for status in SagaStatus if not status.terminal)
 
 
@@ -88,18 +90,16 @@ class PostgresHot:
 
     def __init__(self, schema: str | None = None, clock: Clock | None = None) -> None:
         self._schema, self._clock = schema, clock
-        self._find = self._text(
-            f"SELECT {_listed(_ATTEMPT_COLUMNS)} FROM {{saga_step}} WHERE command_id = ANY(CAST(:ids AS uuid[])) "
-            f"UNION ALL SELECT {_listed(_ATTEMPT_COLUMNS)} FROM {{saga_attempt}} "
-            "WHERE command_id = ANY(CAST(:ids AS uuid[]))"
-        )
+        self._lock_commands = self._text(_LOCK_COMMANDS)
+        self._has_due = self._text(HAS_DUE.replace(":now", _NOW))
         self._lock = self._text(
             f"SELECT {_listed(INSTANCE_COLUMNS, 'i.')} FROM {{saga_instance}} i "
             "WHERE i.id = ANY(CAST(:ids AS uuid[])) ORDER BY i.id FOR NO KEY UPDATE"
         )
         self._steps = self._text(
-            f"SELECT {_listed(STEP_COLUMNS, 's.')}, clock_timestamp() FROM {{saga_step}} s "
-            "WHERE s.saga_id = ANY(CAST(:ids AS uuid[])) AND s.branch = ''"
+            # The instant comes also where there are no steps.
+            f"SELECT {_listed(STEP_COLUMNS, 's.')}, instant.now FROM (SELECT clock_timestamp() AS now) instant "
+            "LEFT JOIN {saga_step} s ON s.saga_id = ANY(CAST(:ids AS uuid[])) AND s.branch = ''"
         )
         self._due: dict[tuple[str, int], TextClause] = {}
         self._writes = {parts: self._text(_write(*parts)) for parts in product((False, True), repeat=2)}
@@ -119,25 +119,34 @@ class PostgresHot:
         now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
         return now
 
-    def find_commands(self, connection: Connection, command_ids: Sequence[UUID]) -> dict[UUID, CommandRef]:
-        """By the unique index of live attempts, and by the key of replaced ones."""
-        rows = connection.execute(self._find, {"ids": list(command_ids)})
-        return {row[0]: CommandRef(row[1], key_of(row[2], row[3], row[4]), row[5], row[6]) for row in rows}
+    def has_due(self, connection: Connection) -> bool:
+        """Whether something is due, by the clock that gives `now`."""
+        now = None if self._clock is None else self._clock.now()
+        return bool(connection.execute(self._has_due, {"now": now}).scalar_one())
 
-    def lock(self, connection: Connection, saga_ids: Sequence[UUID]) -> tuple[datetime, dict[UUID, SagaInstance]]:
+    def lock_commands(
+        self, connection: Connection, command_ids: Sequence[UUID]
+    ) -> tuple[dict[UUID, CommandRef], Loaded]:
+        """Find and lock in one statement; what is found cannot change, only move from one table to the other."""
+        rows = connection.execute(self._lock_commands, {"ids": list(command_ids)}).fetchall()
+        refs = {
+            command_id: CommandRef(row[0], key_of(step, direction, branch), round_, attempt)
+            for row in rows
+            for command_id, step, direction, branch, round_, attempt in zip(*row[-6:], strict=True)
+        }
+        return refs, self._loaded(connection, rows)
+
+    def lock(self, connection: Connection, saga_ids: Sequence[UUID]) -> Loaded:
         """Wait for the rows in order of id, so that two batches never wait for each other in a circle."""
         return self._loaded(connection, connection.execute(self._lock, {"ids": list(saga_ids)}).fetchall())
 
-    def lock_due(
-        self, connection: Connection, pins: Sequence[Pin], now: datetime, limit: int, *, only_new: bool
-    ) -> tuple[datetime, dict[UUID, SagaInstance]]:
+    def lock_due(self, connection: Connection, pins: Sequence[Pin], limit: int, *, only_new: bool) -> Loaded:
         """Along the index of wake_at; pass over what others hold."""
-        condition = "i.wake_at <= CAST(:now AS timestamptz)" + (" AND i.seq = 0" if only_new else "")
+        now = None if self._clock is None else self._clock.now()
+        condition = f"i.wake_at <= {_NOW}" + (" AND i.seq = 0" if only_new else "")
         return self._lock_some(connection, pins, condition, "i.wake_at, i.id", {"now": now, "limit": limit})
 
-    def lock_signalled(
-        self, connection: Connection, pins: Sequence[Pin], limit: int
-    ) -> tuple[datetime, dict[UUID, SagaInstance]]:
+    def lock_signalled(self, connection: Connection, pins: Sequence[Pin], limit: int) -> Loaded:
         """Along the index of pending signals; pass over what others hold."""
         return self._lock_some(connection, pins, SIGNALLED, "i.id", {"limit": limit})
 
@@ -178,7 +187,7 @@ class PostgresHot:
 
     def _lock_some(
         self, connection: Connection, pins: Sequence[Pin], condition: str, order: str, values: dict[str, Any]
-    ) -> tuple[datetime, dict[UUID, SagaInstance]]:
+    ) -> Loaded:
         known, parameters = known_pins(pins)
         statement = self._due.get((condition, len(pins)))
         if statement is None:
@@ -188,14 +197,13 @@ class PostgresHot:
             )
         return self._loaded(connection, connection.execute(statement, parameters | values).fetchall())
 
-    def _loaded(
-        self, connection: Connection, instances: Sequence[Row[Any]]
-    ) -> tuple[datetime, dict[UUID, SagaInstance]]:
+    def _loaded(self, connection: Connection, instances: Sequence[Row[Any]]) -> Loaded:
         if not instances:
             return self.now(connection), {}
         steps = connection.execute(self._steps, {"ids": [row[0] for row in instances]}).fetchall()
-        now: datetime = steps[0][-1] if steps and self._clock is None else self.now(connection)
-        return now, with_items(connection, sagas_of(instances, steps), self._schema)
+        now: datetime = steps[0][-1] if self._clock is None else self._clock.now()
+        found = steps if steps[0][0] is not None else ()
+        return now, with_items(connection, sagas_of(instances, found), self._schema)
 
     def _save_sagas(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> None:
         """Instances and records in one statement: each more would be a round trip for every batch."""
@@ -232,6 +240,19 @@ def _set(columns: Iterable[str], **special: str) -> str:
     return ", ".join(f"{column} = {special.get(column, f'v.{column}')}" for column in (*columns, *special))
 
 
+_FOUND: Final = " UNION ALL ".join(
+    f"SELECT {_listed(_ATTEMPT_COLUMNS)} FROM {table} WHERE command_id = ANY(CAST(:ids AS uuid[]))"
+    for table in ("{saga_step}", "{saga_attempt}")
+)
+_REF_COLUMNS: Final = [column for column in _ATTEMPT_COLUMNS if column != "saga_id"]
+_LOCK_COMMANDS: Final = (
+    f"WITH found AS ({_FOUND}), "
+    f"locked AS (SELECT {_listed(INSTANCE_COLUMNS, 'i.')} FROM {{saga_instance}} i "
+    "WHERE i.id = ANY(ARRAY(SELECT saga_id FROM found)) ORDER BY i.id FOR NO KEY UPDATE), "
+    f"refs AS (SELECT saga_id, {', '.join(f'array_agg({c}) AS {c}s' for c in _REF_COLUMNS)} FROM found GROUP BY 1) "
+    f"SELECT {_listed(INSTANCE_COLUMNS, 'locked.')}, {', '.join(f'refs.{c}s' for c in _REF_COLUMNS)} "
+    "FROM locked JOIN refs ON refs.saga_id = locked.id"
+)
 _UPDATE_INSTANCES: Final = (
     f"UPDATE {{saga_instance}} i SET revision = i.revision + 1, {_set(UPDATED_INSTANCE_COLUMNS[2:])} "
     f"FROM {_arrays(UPDATED_INSTANCE_COLUMNS)} WHERE i.id = v.id AND i.revision = v.revision"

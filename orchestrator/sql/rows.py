@@ -23,7 +23,7 @@ from orchestrator.instance import (
     StepRecord,
     StepStatus,
 )
-from orchestrator.sql.types import instant_from_text, instant_text
+from orchestrator.sql.types import id_from_text, id_text, instant_from_text, instant_text
 
 RowValues: TypeAlias = Sequence[Any]
 
@@ -67,6 +67,7 @@ STEP_COLUMNS: Final = (
     "status",
     "started_at",
     "wire_name",
+    "schema_version",
     "participant",
     "round",
     "attempt",
@@ -82,7 +83,6 @@ STEP_COLUMNS: Final = (
     "error_code",
     "error_text",
     "ended_at",
-    "schema_version",
     "memo",
 )
 """What `record_of` reads, in this order; body and reply are not among them."""
@@ -160,12 +160,12 @@ _INSTANTS: Final = {
 
 def from_text(columns: Sequence[str]) -> Callable[[RowValues], RowValues]:
     """Make a function that reads rows of these columns, where ids and instants are text."""
-    return _converting(columns, UUID, instant_from_text)
+    return _converting(columns, id_from_text, instant_from_text)
 
 
 def to_text(columns: Sequence[str]) -> Callable[[RowValues], RowValues]:
     """Make a function that writes ids and instants in rows of these columns as text."""
-    return _converting(columns, str, instant_text)
+    return _converting(columns, id_text, instant_text)
 
 
 def _converting(
@@ -204,61 +204,35 @@ def sagas_of(instances: Iterable[RowValues], steps: Iterable[RowValues]) -> dict
     return {row[0]: saga_of(row, records.get(row[0]) or {}) for row in instances}
 
 
+# Both are made by position: columns and fields stand in one order, and names would double the price.
+_instance_of: Final[Callable[..., SagaInstance]] = SagaInstance
+_record_of: Final[Callable[..., StepRecord]] = StepRecord
+
+
 def saga_of(row: RowValues, steps: dict[StepKey, StepRecord]) -> SagaInstance:
     """Read one row of `INSTANCE_COLUMNS`."""
-    return SagaInstance(
-        id=row[0],
-        pin=_pin(row[1], row[2], row[3]),
-        status=_STATUSES[row[4]],
-        state=row[5],
-        revision=row[6],
-        started_at=row[7],
-        updated_at=row[8],
-        wake_at=row[9],
-        business_key=row[10],
-        seq=row[11],
-        current_step=row[12],
-        deadline=row[13],
-        blocked_reason=_REASONS[row[14]],
-        blocked_step=row[15],
-        blocked_from=None if row[16] is None else _STATUSES[row[16]],
-        blocked_at=row[17],
-        paused_at=row[18],
-        first_cause=None if row[19] is None else FirstCause(row[19], row[20], row[21]),
-        ended_at=row[22],
-        trace=row[23],
-        parent=None if row[24] is None else Parent(row[24], row[25], row[26]),
-        steps=steps,
+    return _instance_of(
+        row[0],
+        _pin(row[1], row[2], row[3]),
+        _STATUSES[row[4]],
+        *row[5:14],
+        _REASONS[row[14]],
+        row[15],
+        None if row[16] is None else _STATUSES[row[16]],
+        row[17],
+        row[18],
+        None if row[19] is None else FirstCause(row[19], row[20], row[21]),
+        row[22],
+        row[23],
+        None if row[24] is None else Parent(row[24], row[25], row[26]),
+        steps,
     )
 
 
 def record_of(row: RowValues, body: str | None = None) -> StepRecord:
     """Read one row of `STEP_COLUMNS`, which has no body and no reply."""
-    return StepRecord(
-        key=_key(row[1], row[2], row[3]),
-        seq=row[4],
-        status=_STEP_STATUSES[row[5]],
-        started_at=row[6],
-        wire_name=row[7],
-        participant=row[8],
-        round=row[9],
-        attempt=row[10],
-        tries=row[11],
-        unanswered=row[12],
-        command_id=row[13],
-        compensates=row[14],
-        body=body,
-        send_after=row[15],
-        send_attempts=row[16],
-        sent_at=row[17],
-        deadline=row[18],
-        awaited_key=row[19],
-        error_code=row[20],
-        error_text=row[21],
-        ended_at=row[22],
-        schema_version=row[23],
-        memo=row[24],
-    )
+    key, status = _key(row[1], row[2], row[3]), _STEP_STATUSES[row[5]]
+    return _record_of(key, row[4], status, *row[6:16], body, *row[16:21], None, *row[21:25])
 
 
 def key_of(step: str, direction: str, branch: str) -> StepKey:

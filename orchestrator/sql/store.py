@@ -97,6 +97,14 @@ class SqlStore:
             here = None if using.inside is None else using.inside.connection
             yield SqlTransaction(using.connection, self._hot, self._cold, self.schema, here=here)
 
+    async def has_due(self) -> bool:
+        """One statement, which locks nothing."""
+        if self._writer is not None:
+            return await self._writer.read(self._hot.has_due)
+        async with self.engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            return await connection.run_sync(self._hot.has_due)
+
     def is_transient(self, error: BaseException) -> bool:
         """By SQLSTATE and errno; a lost race is transient too."""
         return is_transient(error)

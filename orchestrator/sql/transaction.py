@@ -70,22 +70,24 @@ class SqlTransaction:
             self._now = await self._run(self._hot.now)
         return self._now
 
-    async def find_commands(self, command_ids: Sequence[UUID]) -> dict[UUID, CommandRef]:
-        """One statement."""
-        return await self._run(self._hot.find_commands, command_ids) if command_ids else {}
+    async def lock_commands(self, command_ids: Sequence[UUID]) -> tuple[Mapping[UUID, CommandRef], Locked]:
+        """Two statements on PostgreSQL, three on SQLite; two more when one of the sagas stands in a `ForEach`."""
+        if not command_ids:
+            return {}, Locked(await self.now())
+        refs, found = await self._run(self._hot.lock_commands, command_ids)
+        return refs, self._locked(found)
 
     async def lock(self, saga_ids: Sequence[UUID]) -> Locked:
-        """Two statements; three when none of the sagas has steps; two more when one stands in a `ForEach`."""
+        """Two statements; two more when one of the sagas stands in a `ForEach`."""
         if not saga_ids:
             return Locked(await self.now())
         return self._locked(await self._run(self._hot.lock, saga_ids))
 
     async def lock_due(self, known: Sequence[Pin], *, limit: int, only_new: bool = False) -> Locked:
-        """As `lock`, and one more for the instant before."""
-        now = await self._run(self._hot.now)
+        """As `lock`."""
         if not known or limit < 1:
-            return Locked(now)
-        return self._locked(await self._run(self._hot.lock_due, known, now, limit, only_new=only_new))
+            return Locked(await self.now())
+        return self._locked(await self._run(self._hot.lock_due, known, limit, only_new=only_new))
 
     async def lock_signalled(self, known: Sequence[Pin], *, limit: int) -> Locked:
         """As `lock`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import CHAR, Dialect, Uuid
@@ -11,9 +12,17 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from messaging.sql.types import Instant
 
-__all__ = ["Id", "Instant", "instant_from_text", "instant_text"]
+__all__ = ["Id", "Instant", "id_from_text", "id_text", "instant_from_text", "instant_text"]
+
+_KEPT: Final = 8192
+# A batch has the same instant in most of its rows, and the next batches read and write the same ids again.
+id_text = lru_cache(_KEPT)(str)
+"""An id as dashed text."""
+id_from_text = lru_cache(_KEPT)(UUID)
+"""Read an id's text."""
 
 
+@lru_cache(_KEPT)
 def instant_text(value: datetime) -> str:
     """Write an aware instant as SQLite keeps it: `2031-02-03 04:05:06.000789`, UTC, sorting as time.
 
@@ -27,6 +36,7 @@ def instant_text(value: datetime) -> str:
     return value.isoformat(" ", "microseconds")[:26]
 
 
+@lru_cache(_KEPT)
 def instant_from_text(text: str) -> datetime:
     """Read what `instant_text` wrote."""
     return datetime.fromisoformat(f"{text}+00:00")

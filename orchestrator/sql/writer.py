@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import aiosqlite
 from sqlalchemy import Connection, StaticPool, create_engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +80,30 @@ class Writer:
             except BaseException:
                 await asyncio.shield(_rolled_back(using))
                 raise
-            if self._keep:
-                self._kept = using
-            else:
-                await using.connection.close()
+            await self._put_back(using)
+
+    async def read(self, call: Callable[[Connection], T]) -> T:
+        """Read outside of a transaction, between two of them."""
+        async with self._turn:
+            using, self._kept = self._kept or await self._connected(), None
+            try:
+                if using.inside is not None:
+                    return call(using.inside.connection)
+                return await using.connection.run_sync(call)
+            finally:
+                await self._put_back(using)
 
     async def close(self) -> None:
         """Let go of the connection that is kept."""
         kept, self._kept = self._kept, None
         if kept is not None:
             await kept.connection.close()
+
+    async def _put_back(self, using: Connected) -> None:
+        if self._keep:
+            self._kept = using
+        else:
+            await using.connection.close()
 
     async def _connected(self) -> Connected:
         connection = await self._engine.connect()

@@ -27,7 +27,7 @@ from orchestrator.instance import (
     StepStatus,
 )
 from orchestrator.signals import Decision, Note, Replaced
-from orchestrator.store import AuditEntry, CommandRef, NewSignal, ReceivedEvent, UnmatchedMessage
+from orchestrator.store import AuditEntry, CommandRef, Locked, NewSignal, ReceivedEvent, UnmatchedMessage
 from tests.conformance.stores import (
     HOUR,
     NOON,
@@ -293,11 +293,13 @@ async def test_commands_are_found_by_the_ids_of_all_their_attempts(store: Any) -
         await tx.lock([saga.id])
         await tx.save([replace(changing(saga, second), replaced=(old,))])
     async with store.transaction() as tx:
-        assert await tx.find_commands([record.command_id, second.command_id, uuid4()]) == {
+        refs, locked = await tx.lock_commands([record.command_id, second.command_id, uuid4()])
+        assert refs == {
             record.command_id: CommandRef(saga.id, record.key, 1, 1),
             second.command_id: CommandRef(saga.id, record.key, 1, 2),
         }
-        assert await tx.find_commands([]) == {}
+        assert set(locked.sagas) == {saga.id} and set(locked.sagas[saga.id].steps) == {record.key}
+        assert await tx.lock_commands([]) == ({}, Locked(await tx.now()))
 
 
 async def test_a_confirmed_command_has_nothing_to_send_any_more(store: Any, clock: MovableClock) -> None:
