@@ -98,7 +98,7 @@ class Batch:
 
     @property
     def sent(self) -> set[UUID | None]:
-        """Attempts that the rows it has written say have been sent: those that were answered."""
+        """Attempts that the rows it has written say were sent already: those that were answered."""
         written = ((d.steps, key) for d in self._decided.values() for key in d.changed)
         return {steps[key].command_id for steps, key in written if steps[key].sent_at is not None}
 

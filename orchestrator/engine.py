@@ -311,7 +311,8 @@ class Engine:
                 batch = await work(tx)
                 failpoints.reached("engine.decided")
                 commands: list[SagaCommand] = await batch.save(tx)
-                await tx.mark_sent([mark for mark in marks if mark not in batch.sent])
+                written = batch.sent
+                await tx.mark_sent([mark for mark in marks if mark not in written])
                 await tx.put_off_sends(problems)
         except BaseException:
             self._sender.give_back(marks, problems)
