@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -14,22 +12,21 @@ from messaging import envelope as wire
 from messaging.codec import DEFAULT_LIMITS, Limits, decode_body
 from messaging.compose import Composer, only_from_an_outbox
 from messaging.envelope import EVENTS_EXCHANGE, Destination, Envelope, ExchangeKind, HeaderValue
-from messaging.errors import CommandRefused, DecodeError, RequestTimeout, TransportError
+from messaging.errors import CommandRefused, DecodeError, RequestTimeout
 from messaging.ids import new_id
 from messaging.messages import Command, Event, Reply
 from messaging.middleware import Middleware, composed, passed_on
+from messaging.replies import Replies
 from messaging.retry import Retry, wait_before
-from messaging.transport import Delivery, Outgoing, QueueSpec, Subscription, Transport
+from messaging.transport import Outgoing, QueueSpec, Transport
 
 if TYPE_CHECKING:
     from messaging.outbox import Relay
     from messaging.sql.sessions import AnySession
 
-logger = logging.getLogger(__name__)
 R = TypeVar("R", bound=Reply)
 
 _ASK_AGAIN: Final = Retry(max_attempts=None, backoff=timedelta(milliseconds=200), cap=timedelta(seconds=5), jitter=0.5)
-_REPLIES_AT_ONCE: Final = 100
 _REPLIES_KEPT: Final = timedelta(hours=1)
 
 
@@ -73,7 +70,7 @@ class Bus:
             if reply_queue
             else QueueSpec(f"{name}.{new_id()}.replies", expires_after=_REPLIES_KEPT)
         )
-        self._replies = _Replies(transport, replies)
+        self._replies = Replies(transport, replies)
         self._middleware: list[Middleware] = []
         self._around = composed(self._middleware).publish
 
@@ -184,10 +181,10 @@ class Bus:
             Unroutable: nobody has declared the queue.
         """
         key = idempotency_key or new_id()
-        reply_to = await self._replies.listen()
         asked = _Asked(command.wire_name, key)
         try:
             async with asyncio.timeout(timeout.total_seconds()):
+                reply_to = await self._replies.listen()
                 answer = await self._ask(command, to, reply_to, asked, headers)
         except TimeoutError:
             error = RequestTimeout(command.wire_name, asked.message_id or key, timeout)
@@ -251,61 +248,6 @@ class _Asked:
     message_id: str = ""
     tries: int = 0
     last_retry: str = ""
-
-
-class _Replies:
-    """The queue on which one bus hears the answers to its requests, from the first request on."""
-
-    def __init__(self, transport: Transport, spec: QueueSpec) -> None:
-        self._transport, self._spec, self._queue = transport, spec, spec.name
-        self._awaited: dict[str, asyncio.Future[Envelope]] = {}
-        self._subscription: Subscription | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self._starting = asyncio.Lock()
-
-    async def listen(self) -> str:
-        """Return the full name of the queue, declared and consumed."""
-        async with self._starting:
-            if self._subscription is None:
-                await self._transport.declare([self._spec])
-                self._subscription = await self._transport.subscribe(self._queue, prefetch_messages=_REPLIES_AT_ONCE)
-                self._reading = asyncio.create_task(self._read(self._subscription))
-        return self._transport.full_name(self._queue)
-
-    @contextlib.contextmanager
-    def expected(self, message_id: str) -> Generator[asyncio.Future[Envelope]]:
-        """Give a future for the answer to this message."""
-        future = self._awaited[message_id] = asyncio.get_running_loop().create_future()
-        try:
-            yield future
-        finally:
-            del self._awaited[message_id]
-
-    async def _read(self, subscription: Subscription) -> None:
-        with contextlib.suppress(TransportError):
-            while True:
-                deliveries = await subscription.take(_REPLIES_AT_ONCE)
-                for delivery in deliveries:
-                    self._hear(delivery)
-                await subscription.ack(deliveries)
-
-    def _hear(self, delivery: Delivery) -> None:
-        envelope = delivery.envelope
-        future = self._awaited.get(envelope.correlation_id)
-        if future is None or future.done():
-            logger.info("A reply to %s came after nobody waited for it", envelope.correlation_id)
-        elif envelope.text_header(wire.OUTCOME) != wire.ACCEPTED:  # accepted: it goes on, and so do we
-            future.set_result(envelope)
-
-    async def close(self) -> None:
-        """Stop reading."""
-        subscription, self._subscription = self._subscription, None
-        if self._reading is not None:
-            self._reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reading
-        if subscription is not None:
-            await subscription.close()
 
 
 def _reply_of(command: Command[R], answer: Envelope, limits: Limits) -> R:

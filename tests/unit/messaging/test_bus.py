@@ -127,6 +127,16 @@ async def test_what_is_no_command_of_a_class_of_its_own_is_not_sent(message: Any
     assert await payments.backlog() == 0
 
 
+async def test_a_request_ends_in_time_also_when_the_broker_is_away_before_it_could_be_asked() -> None:
+    class Away(MemoryTransport):
+        async def declare(self, queues: Sequence[QueueSpec]) -> None:
+            await asyncio.Event().wait()
+
+    async with Bus(Away()) as bus:
+        with pytest.raises(RequestTimeout):
+            await asyncio.wait_for(bus.request(Charge(), to="payments", timeout=timedelta(milliseconds=10)), 10)
+
+
 async def test_a_broker_that_does_not_confirm_is_told_to_the_sender() -> None:
     class Away(MemoryTransport):
         async def publish(self, messages: Sequence[Outgoing], *, timeout: timedelta) -> list[PublishError | None]:
