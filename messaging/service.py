@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from messaging.codec import Limits, MessageRegistry
-from messaging.context import Context
+from messaging.decorators import HandlesCommand, HandlesEvent, callers_names
 from messaging.envelope import EVENTS_EXCHANGE, ExchangeKind
 from messaging.errors import HandlerDefinitionError, MessageDefinitionError, SettingsError
 from messaging.handler_classes import AnswersAtOnce, AnswersLater, EventHandler, message_of
 from messaging.handlers import Handler, checked_handler, limit_problem, session_kind_of
-from messaging.messages import Command, Event, Failure, Message, Reply
+from messaging.messages import Command, Event, Message, Reply
 from messaging.middleware import Middleware
 from messaging.outbox_writer import OutboxWriter
 from messaging.retry import Retry
@@ -29,9 +28,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Reply)
 C = TypeVar("C", bound=Command[Any])
-C_co = TypeVar("C_co", bound=Command[Any], covariant=True)
 E = TypeVar("E", bound=Event)
-E_co = TypeVar("E_co", bound=Event, covariant=True)
 
 
 class Service(OutboxWriter):
@@ -192,7 +189,7 @@ class Service(OutboxWriter):
             binding=binding,
             timeout=cls.timeout,
             max_in_flight=cls.max_in_flight,
-            names=_callers_names(),
+            names=callers_names(),
         )
 
     def discover(self, package: str | ModuleType) -> tuple[Handler, ...]:
@@ -280,83 +277,3 @@ class Service(OutboxWriter):
             )
         if binding is not None:
             self._bindings[message.wire_name] = binding
-
-
-@dataclass(frozen=True, slots=True)
-class HandlesCommand(Generic[C_co]):
-    """The decorator that `Service.handles` returns."""
-
-    service: Service
-    message: type[C_co]
-    binding: Binding | None
-    timeout: timedelta | None
-    max_in_flight: int | None
-
-    @overload
-    def __call__(
-        self: HandlesCommand[Command[R]], handler: Callable[[C_co], Awaitable[R | Failure]], /
-    ) -> Callable[[C_co], Awaitable[R | Failure]]: ...
-    @overload
-    def __call__(
-        self: HandlesCommand[Command[R]], handler: Callable[[C_co, Context[Any]], Awaitable[R | Failure]], /
-    ) -> Callable[[C_co, Context[Any]], Awaitable[R | Failure]]: ...
-    @overload
-    def __call__(
-        self: HandlesCommand[Command[R]], handler: Callable[[C_co], R | Failure], /
-    ) -> Callable[[C_co], R | Failure]: ...
-    @overload
-    def __call__(
-        self: HandlesCommand[Command[R]], handler: Callable[[C_co, Context[Any]], R | Failure], /
-    ) -> Callable[[C_co, Context[Any]], R | Failure]: ...
-    def __call__(self, handler: Any, /) -> Any:
-        """Register the handler and return it unchanged."""
-        self.service.add(
-            self.message,
-            handler,
-            binding=self.binding,
-            timeout=self.timeout,
-            max_in_flight=self.max_in_flight,
-            names=_callers_names(),
-        )
-        return handler
-
-
-@dataclass(frozen=True, slots=True)
-class HandlesEvent(Generic[E_co]):
-    """The decorator that `Service.subscribes` returns."""
-
-    service: Service
-    message: type[E_co]
-    binding: Binding
-    timeout: timedelta | None
-    max_in_flight: int | None
-
-    @overload
-    def __call__(self, handler: Callable[[E_co], Awaitable[None]], /) -> Callable[[E_co], Awaitable[None]]: ...
-    @overload
-    def __call__(
-        self, handler: Callable[[E_co, Context[Any]], Awaitable[None]], /
-    ) -> Callable[[E_co, Context[Any]], Awaitable[None]]: ...
-    @overload
-    def __call__(self, handler: Callable[[E_co], None], /) -> Callable[[E_co], None]: ...
-    @overload
-    def __call__(self, handler: Callable[[E_co, Context[Any]], None], /) -> Callable[[E_co, Context[Any]], None]: ...
-    def __call__(self, handler: Any, /) -> Any:
-        """Register the handler and return it unchanged."""
-        self.service.add(
-            self.message,
-            handler,
-            binding=self.binding,
-            timeout=self.timeout,
-            max_in_flight=self.max_in_flight,
-            names=_callers_names(),
-        )
-        return handler
-
-
-def _callers_names() -> dict[str, Any]:
-    """The local names where a decorator stands, which the handler's annotations may use."""
-    frame = inspect.currentframe()
-    for _ in range(2):
-        frame = frame and frame.f_back
-    return dict(frame.f_locals) if frame else {}

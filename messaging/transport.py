@@ -35,7 +35,7 @@ class Promises:
     survives_restart: bool
     """A confirmed message outlives the broker's restart. Where false, see `Outgoing.until_handled`."""
     keeps_order: bool
-    """A queue gives its only consumer what one sender published, in that order; what comes again comes late."""
+    """A queue gives its only consumer what one sender published to one place, in that order; redeliveries aside."""
     broadcasts: bool
     """An event reaches every queue whose binding takes it; where false, `declare` refuses bindings."""
     delays: bool
