@@ -201,7 +201,7 @@ async def test_a_first_step_that_is_inserted_while_sagas_wait_re_runs_nothing(st
 
     new_alone, both = await replica(stores[0], Insured), await replica(stores[1], OneByOne, Insured)
     await new_alone.answer(trip, Hotel)
-    assert list((await old.saga(trip)).steps) == [StepKey("Flight"), StepKey("Hotel")], "nobody here knows it"
+    assert set((await old.saga(trip)).steps) == {StepKey("Flight"), StepKey("Hotel")}, "nobody here knows it"
     await both.settle()
     await both.answer(trip, Car)
 
