@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from messaging.context import Context
 from messaging.messages import Command, Event, Failure, Message, Reply
+from messaging.retry import Retry
 from messaging.transport import Binding
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class _Registers(Generic[M_co]):
     binding: Binding | None
     timeout: timedelta | None
     max_in_flight: int | None
+    retry: Retry | None
 
     def registered(self, handler: F, names: dict[str, Any]) -> F:
         """Register the handler, whose annotations may use these names, and return it unchanged."""
@@ -40,6 +42,7 @@ class _Registers(Generic[M_co]):
             binding=self.binding,
             timeout=self.timeout,
             max_in_flight=self.max_in_flight,
+            retry=self.retry,
             names=names,
         )
         return handler

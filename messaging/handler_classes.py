@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_orig
 from messaging.context import Context
 from messaging.envelope import EVENTS_EXCHANGE, ExchangeKind
 from messaging.messages import Command, Event, Failure, Message, Reply
+from messaging.retry import Retry
 
 R = TypeVar("R", bound=Reply)
 C_co = TypeVar("C_co", bound=Command[Any], covariant=True)
@@ -37,6 +38,8 @@ class CommandHandler(ABC, Generic[C_co]):
     absolute: ClassVar[bool] = False
     max_in_flight: ClassVar[int | None] = None
     """How many this handler handles at a time, if fewer than its service does."""
+    retry: ClassVar[Retry | None] = None
+    """What follows when it raises, if not what the service says; see `Service`."""
 
     @abstractmethod
     def handle(  # which reply it is follows from the command
@@ -70,6 +73,8 @@ class EventHandler(ABC, Generic[E_co]):
     """The exchange is somebody else's; see `Service.subscribes`."""
     max_in_flight: ClassVar[int | None] = None
     """How many this handler handles at a time, if fewer than its service does."""
+    retry: ClassVar[Retry | None] = None
+    """What follows when it raises, if not what the service says; see `Service`."""
 
     @abstractmethod
     def handle(

@@ -13,6 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from messaging.context import Context
 from messaging.errors import HandlerDefinitionError, SettingsError
 from messaging.messages import Command, Failure, Message
+from messaging.retry import Retry
 
 
 class SessionKind(Enum):
@@ -40,6 +41,8 @@ class Handler:
     """How long one run may take."""
     max_in_flight: int | None = None
     """How many are handled at a time, if fewer than the service handles."""
+    retry: Retry | None = None
+    """Its own policy, where that is not the service's."""
 
 
 def session_kind_of(name: str, sessions: object) -> SessionKind:

@@ -2,7 +2,7 @@
 
 handled, now or before        answered, then acknowledged
 handler raises, sender waits  rolled back, answered `retry`, acknowledged: the sender alone retries
-handler raises, nobody waits  rolled back, put off by the service's policy, in the end dead-lettered
+handler raises, nobody waits  rolled back, put off by the policy of handler or service, in the end dead-lettered
 cannot be read or used        answered `retry` if the sender waits, and dead-lettered
 copy of one under way         waits, then comes again
 database away                 the same delivery is tried again in place
@@ -185,7 +185,7 @@ class Processing:
             logger.warning(text, envelope.type, envelope.message_id, type(error).__name__, exc_info=error)
             self._settling.answered(delivery, _told_to_retry(error))
             return Settled(Outcome.RETRY, error)
-        verdict = next_attempt(self._service.retry, came.attempt, seed=envelope.message_id)
+        verdict = next_attempt(self._retry_of(envelope.type), came.attempt, seed=envelope.message_id)
         if isinstance(verdict, Again):
             after = verdict.after
             logger.warning(text, envelope.type, envelope.message_id, type(error).__name__, exc_info=error)
@@ -195,6 +195,10 @@ class Processing:
         detail = "".join(traceback.format_exception(error))
         await self._dead_letter(came, f"handler-raised: {_reason(error)}", detail)
         return Settled(Outcome.DEAD_LETTERED, error)
+
+    def _retry_of(self, wire_name: str) -> Retry:
+        handler = self._service.handler_of(wire_name)
+        return (handler.retry if handler is not None else None) or self._service.retry
 
     def _is_event(self, wire_name: str) -> bool:
         handler = self._service.handler_of(wire_name)

@@ -17,7 +17,8 @@ from zlib import crc32
 class Retry:
     """A policy: how often to try, and how long to wait in between.
 
-    The wait before the second try is `backoff`, then `factor` times as long each time, never over `cap`.
+    The first `immediate` repetitions follow at once: for what passes in a moment. Then the wait is `backoff`,
+    and `factor` times as long each time, never over `cap`.
     `jitter` takes up to that share of each wait away (0 = none, 1 = anything down to zero).
     `max_attempts` counts the first try too; None tries for ever.
     """
@@ -27,10 +28,13 @@ class Retry:
     factor: float = 2.0
     cap: timedelta = timedelta(minutes=5)
     jitter: float = 0.2
+    immediate: int = 0
 
     def __post_init__(self) -> None:
         if self.max_attempts is not None and self.max_attempts < 1:
             raise ValueError(f"max_attempts must be 1 or more, or None for ever; not {self.max_attempts}")
+        if self.immediate < 0:
+            raise ValueError(f"immediate must not be negative; not {self.immediate}")
         if self.backoff < timedelta(0) or self.cap < timedelta(0):
             raise ValueError(f"backoff and cap must not be negative; not {self.backoff}, {self.cap}")
         if not (math.isfinite(self.factor) and self.factor >= 1 and 0 <= self.jitter <= 1):
@@ -72,9 +76,12 @@ def next_attempt(policy: Retry, tries: int, *, seed: str) -> Again | GiveUp:
 
 def wait_before(policy: Retry, tries: int, *, seed: str) -> timedelta:
     """Return how long to wait after `tries` failed tries, whatever `max_attempts` says."""
+    waits = tries - policy.immediate
+    if waits < 1:
+        return timedelta(0)
     cap = policy.cap.total_seconds()
     try:
-        full = min(policy.backoff.total_seconds() * policy.factor ** (tries - 1), cap)
+        full = min(policy.backoff.total_seconds() * policy.factor ** (waits - 1), cap)
     except OverflowError:
         full = cap
     share = crc32(f"{seed}/{tries}".encode()) / 2**32

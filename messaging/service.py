@@ -53,8 +53,8 @@ class Service(OutboxWriter):
             with a `sessionmaker` they are plain functions, each run in a thread with a `Session`. On
             PostgreSQL the transaction waits at most 5 s for a lock, unless the handler sets `lock_timeout`.
         max_in_flight: how many messages are handled at a time.
-        retry: for events and for commands that nobody waits for, when their handler raises. Other
-            commands are answered `retry`, and their sender decides.
+        retry: for events and for commands that nobody waits for, when their handler raises and has no policy
+            of its own. Other commands are answered `retry`, and their sender decides.
         schema: the database schema of the inbox and outbox tables.
         limits: what a body may be at most; what the runner says when None.
         publishes: the events its handlers publish, for those who read its contract (`saga schema`,
@@ -104,6 +104,7 @@ class Service(OutboxWriter):
         *,
         timeout: timedelta | None = None,
         max_in_flight: int | None = None,
+        retry: Retry | None = None,
         exchange: str = "",
         kind: ExchangeKind = "direct",
         key: str = "",
@@ -120,6 +121,7 @@ class Service(OutboxWriter):
             timeout: how long one run may take. Then it is cancelled, which counts as raising
                 `HandlerTimeout`. For coroutine functions only: a thread cannot be stopped.
             max_in_flight: how many of it are handled at a time, if fewer than the service handles.
+            retry: when the function raises and nobody waits for an answer, in place of the service's policy.
             exchange: through which exchange it comes too; it always comes when sent to the service's queue.
             kind: `topic`, `direct` or `fanout`: what that exchange is.
             key: the routing key to bind; the command's wire name when empty.
@@ -129,7 +131,7 @@ class Service(OutboxWriter):
             HandlerDefinitionError: the function does not fit the command or the service.
         """
         binding = Binding(key or command_class.wire_name, exchange, kind, absolute) if exchange else None
-        return HandlesCommand(self, command_class, binding, timeout, max_in_flight)
+        return HandlesCommand(self, command_class, binding, timeout, max_in_flight, retry)
 
     def subscribes(
         self,
@@ -141,6 +143,7 @@ class Service(OutboxWriter):
         absolute: bool = False,
         timeout: timedelta | None = None,
         max_in_flight: int | None = None,
+        retry: Retry | None = None,
     ) -> HandlesEvent[E]:
         """Register the function below to be told of this event; it returns nothing.
 
@@ -152,12 +155,13 @@ class Service(OutboxWriter):
             absolute: the exchange is somebody else's: named as it stands, without prefix, and never declared.
             timeout: how long one run may take, as in `handles`.
             max_in_flight: how many of it are handled at a time, if fewer than the service handles.
+            retry: when the function raises, in place of the service's policy.
 
         Raises:
             HandlerDefinitionError: the function does not fit the event or the service.
         """
         binding = Binding(key or event_class.wire_name, exchange, kind, absolute)
-        return HandlesEvent(self, event_class, binding, timeout, max_in_flight)
+        return HandlesEvent(self, event_class, binding, timeout, max_in_flight, retry)
 
     @overload
     def register(self, handler: AnswersLater[R], /) -> None: ...
@@ -189,6 +193,7 @@ class Service(OutboxWriter):
             binding=binding,
             timeout=cls.timeout,
             max_in_flight=cls.max_in_flight,
+            retry=cls.retry,
             names=callers_names(),
         )
 
@@ -244,6 +249,7 @@ class Service(OutboxWriter):
         binding: Binding | None = None,
         timeout: timedelta | None = None,
         max_in_flight: int | None = None,
+        retry: Retry | None = None,
         names: dict[str, Any] | None = None,
     ) -> None:
         """Register a function for a command or an event; what the decorators do.
@@ -254,6 +260,7 @@ class Service(OutboxWriter):
             binding: what brings it to the queue, unless it is sent there.
             timeout: how long one run may take.
             max_in_flight: how many are handled at a time, if fewer than the service handles.
+            retry: its own policy, in place of the service's.
             names: those its annotations may use beside its module's.
 
         Raises:
@@ -263,7 +270,7 @@ class Service(OutboxWriter):
         others = self._bindings.values()
         if problem := limit_problem(max_in_flight, self.max_in_flight) or binding_problem(binding, others):
             raise HandlerDefinitionError(self.name, handler.name, problem)
-        handler = replace(handler, max_in_flight=max_in_flight)
+        handler = replace(handler, max_in_flight=max_in_flight, retry=retry)
         try:
             self.registry.register(message)
         except MessageDefinitionError as error:

@@ -148,7 +148,7 @@ class RabbitSubscription:
         await self._settle(deliveries)
 
     async def retry_later(self, delivery: Delivery, after: timedelta) -> None:
-        """Send it through a queue that holds it for the delay, then settle it.
+        """Send it through a queue that holds it for the delay, or to the end of its own at once, then settle it.
 
         Delays are rounded up to a few steps, since each has a queue of its own.
         """
@@ -156,15 +156,18 @@ class RabbitSubscription:
         if arrival is None:
             return
         moved = properties.put_off(taken_apart(arrival.properties), delivery.attempt + 1, arrival.address)
-        outcome: str | None = None
-        for _ in range(2):
+        outcome = await (self._delayed(arrival, moved, after) if after else self._move(arrival, self._full, moved))
+        self._raise_unless_moved(delivery, "the delay queue" if after else self._full, outcome)
+        await self._settle([delivery])
+
+    async def _delayed(self, arrival: Arrival, moved: bytes, after: timedelta) -> str | None:
+        queue = await self._topology.delay_queue(self._name, after)
+        outcome = await self._move(arrival, queue, moved)
+        if outcome == RETURNED:  # it was there a moment ago
+            self._topology.forget_delay(queue)
             queue = await self._topology.delay_queue(self._name, after)
             outcome = await self._move(arrival, queue, moved)
-            if outcome != RETURNED:
-                break
-            self._topology.forget_delay(queue)
-        self._raise_unless_moved(delivery, "the delay queue", outcome)
-        await self._settle([delivery])
+        return outcome
 
     async def dead_letter(self, delivery: Delivery, reason: str, detail: str = "") -> None:
         """Send it to the dead letters, then settle it."""

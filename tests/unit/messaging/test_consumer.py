@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -15,6 +16,7 @@ from messaging.compose import compose_command
 from messaging.context import Context
 from messaging.envelope import Envelope
 from messaging.errors import NotConfirmed, PublishError
+from messaging.handler_classes import CommandHandler
 from messaging.memory import MemoryTransport
 from messaging.messages import Command, Event, Failure, Reply
 from messaging.retry import Retry
@@ -153,6 +155,32 @@ async def test_a_handler_without_anybody_waiting_is_tried_by_the_policy_and_then
     assert dead.text_header(DEAD_LETTER_REASON) == "handler-raised: KeyError: 'no such card'"
     assert "in charge" in dead.text_header(DEAD_LETTER_DETAIL)
     assert dead.headers[DEAD_LETTER_ATTEMPTS] == 2
+
+
+async def test_a_handler_is_tried_by_a_policy_of_its_own_where_it_has_one() -> None:
+    service = Service("mailer", retry=Retry(max_attempts=1))
+    tries: Counter[str] = Counter()
+
+    @service.subscribes(Paid, retry=Retry(max_attempts=3, immediate=2))
+    async def paid(event: Paid) -> None:
+        tries["event"] += 1
+        raise OSError("mail server away")
+
+    class Charging(CommandHandler[Charge]):
+        retry = Retry(max_attempts=2, immediate=1)
+
+        async def handle(self, command: Charge, context: Context[None]) -> Charged:
+            tries["command"] += 1
+            raise OSError("bank away")
+
+    service.register(Charging())
+    async with running(service) as asking:
+        await asking.publish(Paid(amount_cents=7))
+        assert (await asking.dead_letter()).headers[DEAD_LETTER_ATTEMPTS] == 3
+        await asking.send(Charge(amount_cents=7), reply_to="")
+        assert (await asking.dead_letter()).headers[DEAD_LETTER_ATTEMPTS] == 2
+
+    assert tries == {"event": 3, "command": 2}
 
 
 async def test_an_event_that_is_given_up_is_kept_with_where_it_was_published_and_how_the_traceback_ends() -> None:

@@ -21,6 +21,15 @@ def test_waits_double_up_to_the_cap_and_then_it_gives_up() -> None:
     assert answers == [Again(SECOND), Again(2 * SECOND), Again(4 * SECOND), Again(4 * SECOND), GiveUp(5)]
 
 
+def test_the_first_repetitions_may_follow_at_once() -> None:
+    policy = Retry(max_attempts=5, immediate=2, backoff=SECOND, factor=2, jitter=0)
+
+    answers = [next_attempt(policy, tries, seed="m") for tries in range(1, 6)]
+
+    at_once = Again(timedelta(0))
+    assert answers == [at_once, at_once, Again(SECOND), Again(2 * SECOND), GiveUp(5)]
+
+
 def test_without_a_maximum_it_never_gives_up() -> None:
     answer = next_attempt(Retry(max_attempts=None, jitter=0), 1_000_000, seed="m")
 
@@ -46,7 +55,14 @@ def test_many_that_fail_together_do_not_come_back_together() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_attempts": 0}, {"factor": 0.5}, {"jitter": 2}, {"backoff": -SECOND}, {"factor": float("inf")}],
+    [
+        {"max_attempts": 0},
+        {"factor": 0.5},
+        {"jitter": 2},
+        {"backoff": -SECOND},
+        {"immediate": -1},
+        {"factor": float("inf")},
+    ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must"):
