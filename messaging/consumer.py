@@ -73,7 +73,7 @@ class ServiceRunner:
         await transport.declare([service.queue_spec()])
         around = composed((*self._middleware, *service.middleware))
         self._handling = Handling(service, self._threads, around, self._limits)
-        subscription = await transport.subscribe(service.name, prefetch_messages=service.max_in_flight * 2)
+        subscription = await transport.subscribe(service.name, prefetch_messages=service.prefetch_messages)
         self._subscription = subscription
         self._settling = Settling(transport, subscription)
         self._background = [asyncio.create_task(self._settling.run())]

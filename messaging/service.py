@@ -53,6 +53,8 @@ class Service(OutboxWriter):
             with a `sessionmaker` they are plain functions, each run in a thread with a `Session`. On
             PostgreSQL the transaction waits at most 5 s for a lock, unless the handler sets `lock_timeout`.
         max_in_flight: how many messages are handled at a time.
+        prefetch_messages: how many of them a process has at most, those that wait for their turn included; twice
+            `max_in_flight` when None.
         retry: for events and for commands that nobody waits for, when their handler raises and has no policy
             of its own. Other commands are answered `retry`, and their sender decides.
         schema: the database schema of the inbox and outbox tables.
@@ -68,6 +70,7 @@ class Service(OutboxWriter):
         *,
         sessions: async_sessionmaker[Any] | sessionmaker[Any] | None = None,
         max_in_flight: int = 64,
+        prefetch_messages: int | None = None,
         retry: Retry = Retry(max_attempts=10, backoff=timedelta(seconds=1), cap=timedelta(minutes=10)),  # noqa: B008
         schema: str | None = None,
         limits: Limits | None = None,
@@ -76,9 +79,15 @@ class Service(OutboxWriter):
     ) -> None:
         if max_in_flight < 1:
             raise SettingsError(f"max_in_flight of service {name!r} must be 1 or more, not {max_in_flight}")
+        if prefetch_messages is not None and prefetch_messages < max_in_flight:
+            raise SettingsError(
+                f"prefetch_messages of service {name!r} is {prefetch_messages}, so it could never handle its "
+                f"max_in_flight of {max_in_flight} at a time. Make it {max_in_flight} or more"
+            )
         super().__init__(name, limits=limits, schema=schema)
         self.name, self.sessions, self.schema, self.limits = name, sessions, schema, limits
         self.max_in_flight, self.retry = max_in_flight, retry
+        self.prefetch_messages = prefetch_messages or 2 * max_in_flight
         self.publishes, self.queue = tuple(publishes), queue
         self.session_kind = session_kind_of(name, sessions)
         self.registry = MessageRegistry()

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any, ClassVar
 
 import pytest
 
@@ -17,7 +18,7 @@ from messaging.context import Context
 from messaging.envelope import Envelope
 from messaging.errors import NotConfirmed, PublishError
 from messaging.handler_classes import CommandHandler
-from messaging.memory import MemoryTransport
+from messaging.memory import MemorySubscription, MemoryTransport
 from messaging.messages import Command, Event, Failure, Reply
 from messaging.retry import Retry
 from messaging.service import Service
@@ -291,6 +292,19 @@ async def test_many_commands_are_all_answered() -> None:
         answered = {(await asking.reply()).correlation_id for _ in sent}
 
     assert answered == {envelope.correlation_id for envelope in sent}
+
+
+@pytest.mark.parametrize(("said", "fetched"), [({}, 128), ({"max_in_flight": 3}, 6), ({"prefetch_messages": 64}, 64)])
+async def test_twice_as_many_are_fetched_as_are_handled_unless_said(said: dict[str, Any], fetched: int) -> None:
+    class Noting(MemoryTransport):
+        fetches: ClassVar[dict[str, int]] = {}
+
+        async def subscribe(self, queue: str, *, prefetch_messages: int) -> MemorySubscription:
+            self.fetches[queue] = prefetch_messages
+            return await super().subscribe(queue, prefetch_messages=prefetch_messages)
+
+    async with running(Service("payments", **said), Noting()):
+        assert Noting.fetches["payments"] == fetched
 
 
 async def test_no_more_than_max_in_flight_are_handled_at_a_time() -> None:

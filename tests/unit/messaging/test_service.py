@@ -268,6 +268,8 @@ def test_what_a_service_cannot_work_with_is_refused() -> None:
         Service("payments", sessions="sqlite://")  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="max_in_flight"):
         Service("payments", max_in_flight=0)
+    with pytest.raises(SettingsError, match="prefetch_messages of service 'payments' is 3"):
+        Service("payments", max_in_flight=4, prefetch_messages=3)
 
 
 def test_the_retry_of_a_service_ends() -> None:
