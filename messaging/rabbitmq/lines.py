@@ -95,7 +95,7 @@ class _Freed:
 
 
 class FastLine:
-    """A batch is one write; confirms and returns come straight from the socket.
+    """What is sent in one turn of the loop is one write; confirms and returns come straight from the socket.
 
     Open confirms stand in the order of their tags, so a multiple acknowledgement costs what it settles.
     """
@@ -109,6 +109,8 @@ class FastLine:
         self._tags: dict[bytes, int] = {}
         self._returned: set[int] = set()
         self._freed = _Freed()
+        self._unwritten: list[bytes] = []
+        self._write_soon = asyncio.get_running_loop().call_soon
         tap.listen(channel.number, self)
 
     @classmethod
@@ -155,7 +157,7 @@ class FastLine:
         await self._tap.writable.wait()
 
     def send(self, parcels: Sequence[Parcel]) -> Batch:
-        """Write all frames at once."""
+        """Write all frames at once, with those of whoever else sends in this turn of the loop."""
         batch = Batch(len(parcels))
         if self.lost.done():
             for index in range(len(parcels)):
@@ -169,8 +171,15 @@ class FastLine:
             frames.append(wire.publish_method(number, parcel.exchange, parcel.routing_key, parcel.mandatory))
             frames += wire.content_frames(number, parcel.properties, parcel.body, self._frame_max)
         self._last_tag = tag
-        self._tap.write(frames)
+        if not self._unwritten:
+            self._write_soon(self._write)
+        self._unwritten += frames
         return batch
+
+    def _write(self) -> None:
+        frames, self._unwritten = self._unwritten, []
+        if not self.lost.done():  # on a channel that was closed meanwhile they would end the connection
+            self._tap.write(frames)
 
     def confirmed(self, tag: int, *, multiple: bool, positive: bool) -> None:
         """The broker answers for one message, or for all up to it."""

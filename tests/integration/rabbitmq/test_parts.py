@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Iterable
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -12,9 +16,11 @@ from hypothesis import strategies as st
 from messaging.dead_letter_notes import Notes
 from messaging.rabbitmq import wire
 from messaging.rabbitmq.broker import Broker
+from messaging.rabbitmq.lines import FastLine, Parcel
 from messaging.rabbitmq.losses import unharmed
 from messaging.rabbitmq.properties import buried, decoded, put_off
 from messaging.rabbitmq.subscription import Caution
+from messaging.rabbitmq.tap import FrameTap
 from messaging.rabbitmq.topology import DELAY_STEPS, delay_step
 from messaging.rabbitmq.watermark import Watermark
 
@@ -164,3 +170,47 @@ async def test_what_the_client_library_raises_for_a_lost_connection_is_one(raise
 
     with pytest.raises(ConnectionError, match="connection lost"):
         await unharmed(of_the_library())
+
+
+class Tap:
+    """Keeps what is written, write by write."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def listen(self, channel: int, listener: object) -> None: ...
+
+    def write(self, frames: Iterable[bytes]) -> None:
+        self.written.append(b"".join(frames))
+
+
+def a_line(tap: Tap) -> FastLine:
+    channel: Any = SimpleNamespace(number=1)
+    return FastLine(cast(FrameTap, tap), channel, frame_max=4096)
+
+
+def a_parcel(number: int) -> Parcel:
+    return Parcel(b"m-%d" % number, "", "orders", True, b"\0\0", b"body %d" % number)
+
+
+async def test_what_is_sent_in_one_turn_of_the_loop_leaves_in_one_write_and_in_order() -> None:
+    tap = Tap()
+    line = a_line(tap)
+    for number in range(3):
+        line.send([a_parcel(number)])
+    await asyncio.sleep(0)
+    line.send([a_parcel(3)])
+    await asyncio.sleep(0)
+
+    assert [re.findall(rb"body (\d)", write) for write in tap.written] == [[b"0", b"1", b"2"], [b"3"]]
+
+
+async def test_nothing_is_written_on_a_channel_that_is_closed_in_the_turn_in_which_something_was_sent() -> None:
+    tap = Tap()
+    line = a_line(tap)
+    batch = line.send([a_parcel(1)])
+    line.gone("channel closed by the broker")
+    await asyncio.sleep(0)
+
+    assert tap.written == []
+    assert batch.outcomes == ["channel closed by the broker; it may have arrived"]
