@@ -22,6 +22,7 @@ from typing import Final
 from messaging import envelope as wire
 from messaging.errors import DecodeError, NotConfirmed, NotPassedOn, PublishError
 from messaging.failpoints import reached
+from messaging.handlers import Handler
 from messaging.handling import Handled, HandlerRaised, Handling, Order
 from messaging.inbox import Answer, StillWorking
 from messaging.logged import handled_now
@@ -87,7 +88,7 @@ class Processing:
             if begun:
                 logger.exception("Middleware raised after message %s was seen to", delivery.envelope.message_id)
             else:
-                await self._failed(delivery, delivery, error)
+                await self._failed(delivery, delivery, error, self._service.handler_of(delivery.envelope.type))
 
     async def _see_through(self, delivery: Delivery, came: Delivery) -> Settled:
         """Read and answer `delivery`; put off and dead-letter what came, which middleware may have changed."""
@@ -105,9 +106,9 @@ class Processing:
             await self._come_again(came, error)
             return Settled(Outcome.BUSY, error)
         except HandlerRaised as error:
-            return await self._failed(delivery, came, error.error)
+            return await self._failed(delivery, came, error.error, order.handler)
         except Exception as error:  # noqa: BLE001 - of our own statements, or of publishing; nothing is dropped
-            return await self._failed(delivery, came, error)
+            return await self._failed(delivery, came, error, order.handler)
         if handled.wrote_outbox:
             self._nudge()
         self._settling.answered(delivery, handled.answer)
@@ -178,14 +179,16 @@ class Processing:
         pause = wait_before(_COME_AGAIN, delivery.attempt, seed=message_id)
         await until_confirmed(lambda: self._subscription.retry_later(delivery, pause), seed=message_id)
 
-    async def _failed(self, delivery: Delivery, came: Delivery, error: Exception) -> Settled:
+    async def _failed(self, delivery: Delivery, came: Delivery, error: Exception, handler: Handler | None) -> Settled:
         envelope = delivery.envelope
         text = "Handling %s %s raised %s"
-        if envelope.reply_to and not self._is_event(envelope.type):
+        is_event = handler is not None and issubclass(handler.message, Event)
+        if envelope.reply_to and not is_event:
             logger.warning(text, envelope.type, envelope.message_id, type(error).__name__, exc_info=error)
             self._settling.answered(delivery, _told_to_retry(error))
             return Settled(Outcome.RETRY, error)
-        verdict = next_attempt(self._retry_of(envelope.type), came.attempt, seed=envelope.message_id)
+        policy = (handler.retry if handler is not None else None) or self._service.retry
+        verdict = next_attempt(policy, came.attempt, seed=envelope.message_id)
         if isinstance(verdict, Again):
             after = verdict.after
             logger.warning(text, envelope.type, envelope.message_id, type(error).__name__, exc_info=error)
@@ -195,14 +198,6 @@ class Processing:
         detail = "".join(traceback.format_exception(error))
         await self._dead_letter(came, f"handler-raised: {_reason(error)}", detail)
         return Settled(Outcome.DEAD_LETTERED, error)
-
-    def _retry_of(self, wire_name: str) -> Retry:
-        handler = self._service.handler_of(wire_name)
-        return (handler.retry if handler is not None else None) or self._service.retry
-
-    def _is_event(self, wire_name: str) -> bool:
-        handler = self._service.handler_of(wire_name)
-        return handler is not None and issubclass(handler.message, Event)
 
     async def _refuse(self, delivery: Delivery, error: DecodeError) -> None:
         """Tell the sender first: killed in between, the message comes again, and is told and kept again."""

@@ -10,7 +10,7 @@ import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event, to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 
-from messaging import Bus, Event, Service
+from messaging import Bus, Event, Retry, Service
 from messaging.codec import DEFAULT_LIMITS
 from messaging.compose import compose_command, compose_event
 from messaging.dialects import Speaking, in_our_words
@@ -131,6 +131,22 @@ async def test_a_service_is_told_of_cloudevents_and_dead_letters_keep_them_as_th
 
     assert [event.order_id for event in told] == ["42", "43"]
     assert (letter.body, letter.content_type) == (broken.body, "application/cloudevents+json")
+
+
+async def test_a_cloudevent_is_tried_by_the_policy_of_its_handler() -> None:
+    mailer, tries = Service("mailer", retry=Retry(max_attempts=1)), list[str]()
+
+    @mailer.subscribes(OrderPaid, retry=Retry(max_attempts=2, immediate=1))
+    async def paid(event: OrderPaid) -> None:
+        tries.append(event.order_id)
+        raise OSError("mail server away")
+
+    event = CloudEvent(attributes=dict(ATTRIBUTES), data={"order_id": "42"})
+    async with running(mailer) as asking:
+        await asking.send_raw(delivered(to_structured_event(event)), to_subscribers("orders.paid"))
+        await asking.dead_letter()
+
+    assert tries == ["42", "42"]
 
 
 async def test_a_setting_has_events_carry_the_headers() -> None:
