@@ -44,6 +44,10 @@ class Message(BaseModel):
         super().__pydantic_init_subclass__(**kwargs)
         if cls.__pydantic_generic_metadata__["args"]:
             return  # Command[CreditReserved] itself is a spelling, not a message
+        if "wire_name" in vars(cls):
+            raise MessageDefinitionError(
+                cls, f"sets wire_name in its body. Say it with the class: class {cls.__name__}(..., name=...)"
+            )
         cls.wire_name = name or kebab_cased(cls.__name__)
         if not _WIRE_NAME.match(cls.wire_name):
             raise MessageDefinitionError(

@@ -77,6 +77,7 @@ class Ride(BaseModel):
     meal_id: str
     address: str
     courier: str = ""
+    refusal: str = ""
 
 
 class FindingCourier(Step[Ride, CourierFound]):
@@ -87,6 +88,9 @@ class FindingCourier(Step[Ride, CourierFound]):
 
     def on_reply(self, state: Ride, reply: CourierFound) -> None:
         state.courier = reply.courier
+
+    def on_failure(self, state: Ride, failure: Failure) -> None:
+        state.refusal = failure.reason
 
     def compensation(self, state: Ride) -> SendCourierHome:
         return SendCourierHome(meal_id=state.meal_id)
@@ -166,7 +170,7 @@ class BringingMeal(SubSaga[Meal, Ride]):
         state.courier = child.courier
 
     def on_compensated(self, state: Meal, child: Ride) -> None:
-        state.refusal = "nobody could bring it"
+        state.refusal = child.refusal or "it was not handed over"
 
 
 class TakingMoney(Step[Meal, Done]):

@@ -13,8 +13,7 @@ ORDER = sample("1", 500)
 async def test_every_line_is_reserved_and_the_order_is_shipped_once() -> None:
     harness = SagaHarness(ShipLines)
     warehouse = harness.participant("warehouse")
-    warehouse.on(ReserveStock).answers(Done())
-    warehouse.on(ShipOrder).answers(Done())
+    warehouse.on(ReserveStock, ShipOrder).answers(Done())
 
     order = await harness.start(ShipLines, ORDER)
 

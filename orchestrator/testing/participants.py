@@ -65,10 +65,14 @@ class _Orders:
 
 
 class OnCommand(Generic[R]):
-    """What a participant does when it gets one kind of command. The last thing said without `times` is for good."""
+    """What a participant does when it gets such a command. The last thing said without `times` is for good."""
 
-    def __init__(self, orders: _Orders) -> None:
+    def __init__(self, orders: Sequence[_Orders]) -> None:
         self._orders = orders
+
+    def _say(self, behaviour: _Behaviour) -> None:
+        for orders in self._orders:
+            orders.add(replace(behaviour))
 
     def answers(
         self,
@@ -86,25 +90,25 @@ class OnCommand(Generic[R]):
             publishes: events that it publishes with the answer; they carry the saga's id.
             times: only so many times, then what was said next.
         """
-        self._orders.add(_Behaviour(lambda _: reply, "", after, tuple(publishes), times))
+        self._say(_Behaviour(lambda _: reply, "", after, tuple(publishes), times))
 
     def does(self, function: Callable[[Any], R | Failure], *, times: int | None = None) -> None:
         """It answers what the function returns for the command."""
-        self._orders.add(_Behaviour(function, times=times))
+        self._say(_Behaviour(function, times=times))
 
     def refuses(self, reason: str = "refused", *, after: timedelta = _AT_ONCE, times: int | None = None) -> None:
         """It refuses with a plain `Failure`."""
         failure = Failure(reason=reason)
-        self._orders.add(_Behaviour(lambda _: failure, "", after, times=times))
+        self._say(_Behaviour(lambda _: failure, "", after, times=times))
 
     def raises(self, reason: str = "busy", *, times: int | None = None) -> None:
         """Its handler raises: nothing has happened, and it is to be tried again."""
         fault = Failure(reason=reason, code=reason)
-        self._orders.add(_Behaviour(lambda _: fault, RETRY, times=times))
+        self._say(_Behaviour(lambda _: fault, RETRY, times=times))
 
     def stays_silent(self, *, times: int | None = None) -> None:
         """It takes the command and is never heard of again: nothing has happened."""
-        self._orders.add(_Behaviour(None, times=times))
+        self._say(_Behaviour(None, times=times))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +131,9 @@ class FakeParticipant:
         self._done_at: dict[str, datetime] = {}
         """When what it was told is done, by idempotency key; copies and undos wait for it."""
 
-    def on(self, command: type[Command[R]]) -> OnCommand[R]:
-        """Say what it does when it gets such a command: `.on(ChargeCard).answers(Charged())`."""
-        orders = self._orders.setdefault(command.wire_name, _Orders(command))
-        return OnCommand(orders)
+    def on(self, command: type[Command[R]], *others: type[Command[R]]) -> OnCommand[R]:
+        """Say what it does when it gets such a command, or one of others: `.on(ChargeCard).answers(Charged())`."""
+        return OnCommand([self._orders.setdefault(one.wire_name, _Orders(one)) for one in (command, *others)])
 
     def take(self, envelope: Envelope, now: datetime) -> Said | None:
         """Handle one command; None if it stays silent.

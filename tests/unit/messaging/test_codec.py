@@ -162,6 +162,13 @@ def test_two_classes_with_one_wire_name_are_refused() -> None:
     assert registry.get("measured") is Measured
 
 
+def test_a_wire_name_in_the_body_of_a_class_is_refused_with_the_remedy() -> None:
+    with pytest.raises(MessageDefinitionError, match=r"class Charged\(..., name=...\)"):
+
+        class Charged(Reply):  # pyright: ignore[reportUnusedClass]
+            wire_name = "measured"
+
+
 def test_an_unknown_wire_name_is_told_with_its_message_and_queue() -> None:
     class Charge(Command[Reply]):
         pass
