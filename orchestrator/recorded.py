@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select
 
-from orchestrator.instance import Direction, Pin, SagaStatus, StepStatus
+from orchestrator.instance import CHILD, Direction, Pin, SagaStatus, StepStatus
 from orchestrator.sql.tables import in_schema, saga_instance, saga_step
 from orchestrator.status import AuditRow, HistoryRow, audit_of, history_of
 
@@ -33,6 +33,8 @@ class RecordedStep:
     error_code: str
     started_at: datetime
     ended_at: datetime | None
+    child_state: str | None = None
+    """Of a step with a child saga: the child's state, as it is now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,9 @@ def _steps(connection: Connection, saga_id: UUID, schema: str | None) -> list[Re
     step = in_schema(saga_step, schema).c
     columns = (
         *(step.step, step.direction, step.branch, step.status, step.wire_name, step.round, step.sent_at),
-        *(step.body, step.reply, step.error_code, step.started_at, step.ended_at),
+        *(step.body, step.reply, step.error_code, step.started_at, step.ended_at, step.awaited_key),
     )
+    children = _states_of_children(connection, saga_id, schema)
     statement = select(*columns).where(step.saga_id == saga_id).order_by(step.seq, step.branch)
     return [
         RecordedStep(
@@ -91,6 +94,13 @@ def _steps(connection: Connection, saga_id: UUID, schema: str | None) -> list[Re
             row.error_code,
             row.started_at,
             row.ended_at,
+            children.get(row.awaited_key) if row.wire_name == CHILD else None,
         )
         for row in connection.execute(statement)
     ]
+
+
+def _states_of_children(connection: Connection, saga_id: UUID, schema: str | None) -> dict[str, str]:
+    saga = in_schema(saga_instance, schema).c
+    rows = connection.execute(select(saga.id, saga.state).where(saga.parent_id == saga_id))
+    return {str(row.id): row.state for row in rows}

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from orchestrator.children import CHILD_ABANDONED
 from orchestrator.definition import Saga
 from orchestrator.instance import TIMER, Direction, StepStatus
-from orchestrator.plan import CommandLeaf, EventLeaf, LocalLeaf
+from orchestrator.plan import ChildLeaf, CommandLeaf, EventLeaf, LocalLeaf
 from orchestrator.recorded import Recorded, RecordedStep
 from orchestrator.testing.redacted import Redaction
 
@@ -180,13 +181,13 @@ class _Writer:
             yield _Move(at, f"probe.accepted({self._name(type(leaf.step))}, {longer})")
 
     def _is_of(self, step: RecordedStep, at: datetime) -> bool:
-        """Whether a note is from the time of this direction of a step."""
+        """Whether a note is from the time of this direction of a step; what makes the undo begin is the action's."""
         undo = [
             other.started_at
             for other in self._recorded.steps
             if (other.step, other.branch) == (step.step, step.branch) and other.direction is Direction.COMPENSATION
         ]
-        return not undo or (at >= undo[0]) == (step.direction is Direction.COMPENSATION)
+        return not undo or (at > undo[0]) == (step.direction is Direction.COMPENSATION)
 
     def _end_of(self, step: RecordedStep) -> str:
         leaf = self._saga.plan.leaves.get(step.step)
@@ -195,6 +196,8 @@ class _Writer:
         if isinstance(leaf, LocalLeaf) and step.status is StepStatus.SUCCEEDED:
             method = "ran" if step.direction is Direction.ACTION else "undone"
             return f"probe.{method}({self._name(type(leaf.step))})"
+        if isinstance(leaf, ChildLeaf):
+            return self._end_of_child(leaf, step)
         if not isinstance(leaf, CommandLeaf) or step.wire_name in ("", TIMER) or step.reply is None:
             return ""
         name, item = self._name(type(leaf.step)), f", item={step.branch!r}" if step.branch else ""
@@ -207,6 +210,16 @@ class _Writer:
         if step.direction is Direction.COMPENSATION:
             return f"probe.compensated({name}{item})"
         return f"probe.reply({name}, {self._model(leaf.reply, step.reply)}{item})"
+
+    def _end_of_child(self, leaf: ChildLeaf, step: RecordedStep) -> str:
+        name = self._name(type(leaf.step))
+        if step.error_code == CHILD_ABANDONED:
+            return f"probe.child_abandoned({name})"
+        if step.child_state is None:
+            return ""
+        completed = step.status is StepStatus.SUCCEEDED and step.direction is Direction.ACTION
+        method = "child_completed" if completed else "child_compensated"
+        return f"probe.{method}({name}, {self._model(leaf.step.saga.state_type, step.child_state)})"
 
     # -- expressions
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pydantic import BaseModel, Field, SecretStr
 
 from messaging import Command, Context, Event, Failure, Reply, Retry, Service
-from orchestrator import ForEach, ItemStep, Orchestrator, Parallel, Saga, Step, WaitForEvent
+from orchestrator import ForEach, ItemStep, Orchestrator, Parallel, Saga, Step, SubSaga, WaitForEvent
 
 SOON = timedelta(seconds=2.5)
 QUICK = Retry(max_attempts=2, backoff=timedelta(milliseconds=30))
@@ -23,6 +23,7 @@ class Trip(BaseModel):
     ends: str = "well"
     card: Card
     seat: str = ""
+    policy: str = ""
     refusal: str = Field(default="", repr=False)
 
 
@@ -127,8 +128,49 @@ class BookingMeals(ForEach[Trip, str]):
         return item
 
 
+class Insurance(BaseModel):
+    number: str
+    holder: str = Field(repr=False)
+    policy: str = ""
+
+
+class Insure(Command[Booked]):
+    number: str
+
+
+class Uninsure(Command[Booked]):
+    number: str
+
+
+class WritingPolicy(Step[Insurance, Booked]):
+    participant = "travel"
+
+    def command(self, state: Insurance) -> Insure:
+        return Insure(number=state.number)
+
+    def on_reply(self, state: Insurance, reply: Booked) -> None:
+        state.policy = reply.seat
+
+    def compensation(self, state: Insurance) -> Uninsure:
+        return Uninsure(number=state.number)
+
+
+class InsureTrip(Saga[Insurance]):
+    steps = (WritingPolicy(),)
+
+
+class Insuring(SubSaga[Trip, Insurance]):
+    saga = InsureTrip
+
+    def child_state(self, state: Trip) -> Insurance:
+        return Insurance(number=state.number, holder=state.card.holder)
+
+    def on_completed(self, state: Trip, child: Insurance) -> None:
+        state.policy = child.policy
+
+
 class BookTrip(Saga[Trip]):
-    steps = (Parallel(BookingFlight(), BookingHotel()), BookingMeals(), AwaitingMoney(), SendingTickets())
+    steps = (Parallel(BookingFlight(), BookingHotel()), BookingMeals(), Insuring(), AwaitingMoney(), SendingTickets())
 
 
 travel = Service("travel")
@@ -137,7 +179,7 @@ app = Orchestrator(sagas=[BookTrip])
 
 @travel.handles(BookFlight)
 async def book_flight(command: BookFlight, context: Context[None]) -> Booked:
-    if command.ends == "after a fault" and context.headers["attempt"] == 1:
+    if (command.ends == "after a fault" and context.headers["attempt"] == 1) or command.ends == "faulty":
         raise RuntimeError("the line is busy")
     if command.ends not in ("unpaid", "cancelled"):
         context.publish(Paid(number=command.number, by="Ann Example"))
@@ -151,6 +193,16 @@ async def book_hotel(command: BookHotel) -> Booked | Failure:
 
 @travel.handles(BookMeal)
 async def book_meal(command: BookMeal) -> Booked:
+    return Booked()
+
+
+@travel.handles(Insure)
+async def insure(command: Insure) -> Booked:
+    return Booked(seat="P-1")
+
+
+@travel.handles(Uninsure)
+async def uninsure(command: Uninsure) -> Booked:
     return Booked()
 
 

@@ -22,6 +22,7 @@ ENDS = {
     "well": SagaStatus.COMPLETED,
     "after a fault": SagaStatus.COMPLETED,
     "refused": SagaStatus.COMPENSATED,
+    "faulty": SagaStatus.COMPENSATED,
     "unpaid": SagaStatus.COMPENSATED,
     "cancelled": SagaStatus.COMPENSATED,
 }
@@ -65,7 +66,9 @@ async def test_each_stored_saga_is_a_test_that_passes_without_its_secrets(stored
     assert "probe.reply(BookingHotel, Failure.model_validate_json(" in refused
     assert "probe.compensated(BookingFlight)" in refused
     assert "probe.answer_retry(BookingFlight, 'RuntimeError')" in as_test(BookTrip, stored["after a fault"]).source
-    assert "probe.cancel('no longer wanted')" in as_test(BookTrip, stored["cancelled"]).source
+    cancelled = as_test(BookTrip, stored["cancelled"]).source
+    assert "probe.cancel('no longer wanted')" in cancelled
+    assert "probe.child_completed(Insuring, " in cancelled and "probe.child_compensated(Insuring, " in cancelled
 
     otherwise = replace(stored["well"], status=SagaStatus.COMPENSATED)
     assert as_test(BookTrip, otherwise).problem == "AssertionError: an assertion fails", "what does not replay is told"
