@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from orchestrator import SagaStatus
-from orchestrator.testing import SagaHarness
-from order_lines.sagas import Done, OutOfStock, ReleaseStock, ReserveStock, ShipLines, ShipOrder
+from orchestrator.testing import SagaHarness, Seen, explore
+from order_lines.sagas import (
+    Done,
+    Order,
+    OutOfStock,
+    ReleaseStock,
+    ReserveStock,
+    ReservingLine,
+    ShipLines,
+    ShipOrder,
+    ShippingOrder,
+)
 from order_lines.sample import sample
 
 ORDER = sample("1", 500)
@@ -45,3 +55,12 @@ async def test_one_line_that_is_missing_releases_those_that_were_reserved() -> N
     assert (order.status, order.state.missing) == (SagaStatus.COMPENSATED, ["sku-250"])
     reserved = {command.sku for command in warehouse.received if isinstance(command, ReserveStock)} - {"sku-250"}
     assert {command.sku for command in warehouse.received if isinstance(command, ReleaseStock)} == reserved
+
+
+def only_what_is_reserved_is_shipped(seen: Seen[Order]) -> bool:
+    reserved = all(seen.in_effect(ReservingLine, item=line.sku) for line in seen.state.lines)
+    return reserved or not seen.in_effect(ShippingOrder)
+
+
+def test_only_what_is_reserved_is_shipped_whatever_happens() -> None:
+    print(explore(ShipLines, sample("1", 2), invariants=[only_what_is_reserved_is_shipped]))

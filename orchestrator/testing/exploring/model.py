@@ -142,9 +142,9 @@ class Model:
             yield from self._at_participant(world, world.commands[0])
             yield self._held_up(world, world.commands[0], self.names.command(world.commands[0]))
             return
-        for sent in sorted(sent for sent in world.sent if sent.step.step in world.just_changed):
+        for sent in sorted(sent for sent in world.sent if sent.step.label in world.just_changed):
             yield Action(Kind.COPY, f"a copy of {self.names.command(sent)} arrives", "duplicates", sent)
-        for sent in dict.fromkeys(sent for sent in world.late_commands if sent.step.step in world.just_changed):
+        for sent in dict.fromkeys(sent for sent in world.late_commands if sent.step.label in world.just_changed):
             yield from self._at_participant(world, sent, at_last=True)
         yield from self._replies(world)
         looks = list(_looks(world))
@@ -167,7 +167,7 @@ class Model:
 
     def _replies(self, world: World) -> Iterator[Action]:
         prompt = list(dict.fromkeys(world.replies))
-        late = dict.fromkeys(reply for reply in world.late_replies if reply.to.step.step in world.just_changed)
+        late = dict.fromkeys(reply for reply in world.late_replies if reply.to.step.label in world.just_changed)
         for reply in prompt:
             yield from _killable(Kind.HANDLE, f"the engine takes {self.names.reply(reply)}", (reply,))
             yield self._held_up(world, reply, self.names.reply(reply))
@@ -340,9 +340,9 @@ def _left(world: World, action: Action, acked: set[int]) -> dict[str, Any]:
 
 def _just_changed(before: SagaInstance, after: SagaInstance) -> frozenset[str]:
     if after.status.terminal and not before.status.terminal:
-        return frozenset(key.step for key in after.steps)
+        return frozenset(key.label for key in after.steps)
     steps = after.steps.items()
-    return frozenset(key.step for key, record in steps if _phase(before.steps.get(key)) != _phase(record))
+    return frozenset(key.label for key, record in steps if _phase(before.steps.get(key)) != _phase(record))
 
 
 def _phase(record: StepRecord | None) -> object:
@@ -370,9 +370,9 @@ def _taken(world: World, message: Sent | Answered) -> World:
 def _held_up(world: World, message: Sent | Answered) -> World:
     """With a message that is late from now on."""
     if isinstance(message, Sent):
-        late, quiet = (*world.late_commands, message), world.just_changed - {message.step.step}
+        late, quiet = (*world.late_commands, message), world.just_changed - {message.step.label}
         return replace(world, late_commands=tuple(sorted(late)), just_changed=quiet)
-    late_replies, quiet = (*world.late_replies, message), world.just_changed - {message.to.step.step}
+    late_replies, quiet = (*world.late_replies, message), world.just_changed - {message.to.step.label}
     return replace(world, late_replies=tuple(sorted(late_replies)), just_changed=quiet)
 
 
@@ -388,7 +388,7 @@ def _without_what_matters_no_more(world: World) -> World:
     settled = {
         key
         for key, record in world.saga.steps.items()
-        if record.status in (StepStatus.SUCCEEDED, StepStatus.REFUSED) and key.step not in world.just_changed
+        if record.status in (StepStatus.SUCCEEDED, StepStatus.REFUSED) and key.label not in world.just_changed
     }
     if not any(late.step in settled for late in world.late):
         return world

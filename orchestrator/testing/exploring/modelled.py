@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from messaging.messages import Event, Failure, Reply
 from orchestrator.definition import Leaf, Saga, Step, WaitForEvent
-from orchestrator.plan import CommandLeaf, DelayLeaf, EventLeaf
+from orchestrator.plan import CommandLeaf, DelayLeaf, EventLeaf, ItemsLeaf
 from orchestrator.testing.exploring.model import Model
 from orchestrator.testing.exploring.participants import Participants
 from orchestrator.testing.exploring.shorten import shortened
@@ -36,7 +36,7 @@ def model_of(
         NotExplorable: a step is of a kind that is not modelled, or an answer or event cannot be made up.
     """
     for leaf in saga.plan.leaves.values():
-        if not isinstance(leaf, (CommandLeaf, EventLeaf, DelayLeaf)):
+        if not isinstance(leaf, (CommandLeaf, EventLeaf, DelayLeaf, ItemsLeaf)):
             kinds = (cls.__name__ for cls in type(leaf.step).__mro__ if cls.__module__ == Leaf.__module__)
             raise NotExplorable(f"{leaf.name} of {saga.__name__} is a {next(kinds)}, which is not modelled yet")
     short = shortened(saga, max_attempts)

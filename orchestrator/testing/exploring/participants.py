@@ -83,7 +83,7 @@ class Participants:
                 rows.store(sent.idempotency_key, answer)
         if doing.fresh and doing.outcome == SUCCESS:
             undo = sent.step.direction is Direction.COMPENSATION
-            (in_effect.discard if undo else in_effect.add)(sent.step.step)
+            (in_effect.discard if undo else in_effect.add)(sent.step.label)
         reply = Answered(sent, doing.outcome, doing.error_code, doing.body)
         return replace(
             world,

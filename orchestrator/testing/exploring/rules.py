@@ -24,7 +24,7 @@ from orchestrator.instance import (
     StepRecord,
     StepStatus,
 )
-from orchestrator.plan import Branch, CommandLeaf, LeafPlan
+from orchestrator.plan import Branch, CommandLeaf, ItemsLeaf, LeafPlan
 from orchestrator.signal_codec import ACTIONS
 from orchestrator.testing.exploring.model import Action, Kind, Outcome
 from orchestrator.testing.exploring.world import SAGA_ID, Sent, World
@@ -312,23 +312,26 @@ def _order(saga: SagaInstance, definition: type[Saga[Any]], part: Branch | LeafP
     undone_before: str = ""
     for inner in part.parts:
         yield from _order(saga, definition, inner)
-        names = [leaf.name for leaf in _leaves(inner)]
+        names = {leaf.name for leaf in _leaves(inner)}
+        actions = [record.key for record in _rows(saga, Direction.ACTION) if record.key.step in names]
         if undone_before and not part.together:
-            for name in names:
-                if not _done_with(saga, definition, name):
-                    yield f"{undone_before} is undone before {name}, which came after it"
-        begun = [name for name in names if StepKey(name, Direction.COMPENSATION) in saga.steps]
-        undone_before = undone_before or next(iter(begun), "")
+            for key in actions:
+                if not _done_with(saga, definition, key):
+                    yield f"{undone_before} is undone before {key.label}, which came after it"
+        begun = [key for key in actions if _undo_of(key) in saga.steps]
+        undone_before = undone_before or next((key.label for key in begun), "")
 
 
 def _leaves(part: Branch | LeafPlan) -> Iterator[LeafPlan]:
-    return part.leaves() if isinstance(part, Branch) else iter((part,))
+    if isinstance(part, Branch):
+        return part.leaves()
+    return part.inner.leaves() if isinstance(part, ItemsLeaf) else iter((part,))
 
 
-def _done_with(saga: SagaInstance, definition: type[Saga[Any]], name: str) -> bool:
+def _done_with(saga: SagaInstance, definition: type[Saga[Any]], key: StepKey) -> bool:
     """Whether nothing of a step is left to be undone."""
-    action, undo = saga.steps.get(StepKey(name)), saga.steps.get(StepKey(name, Direction.COMPENSATION))
-    if action is None or not happened(action) or not _undoable(definition, name):
+    action, undo = saga.steps[key], saga.steps.get(_undo_of(key))
+    if not happened(action) or not _undoable(definition, key.step):
         return True
     if undo is None:
         return False
@@ -336,9 +339,15 @@ def _done_with(saga: SagaInstance, definition: type[Saga[Any]], name: str) -> bo
     return undo.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED) or patient
 
 
+def _undo_of(action: StepKey) -> StepKey:
+    return StepKey(action.step, Direction.COMPENSATION, action.branch)
+
+
 def _begun_undos(change: Change) -> Iterator[StepRecord]:
+    """Undos of steps, those of items one by one; a `ForEach` has nothing of its own to undo."""
     for before, after in change.records:
-        if before is None and after.key.direction is Direction.COMPENSATION:
+        undo = before is None and after.key.direction is Direction.COMPENSATION
+        if undo and not isinstance(change.leaf(after.key), ItemsLeaf):
             yield after
 
 
@@ -352,7 +361,7 @@ def _undoable(definition: type[Saga[Any]], step: str) -> bool:
 def done_once(change: Change) -> Iterator[str]:
     """A participant that dedupes carries an action out once."""
     doing, sent = change.action.doing, change.action.subject
-    if doing is not None and doing.fresh and doing.outcome == SUCCESS and sent.step.step in change.before.in_effect:
+    if doing is not None and doing.fresh and doing.outcome == SUCCESS and sent.step.label in change.before.in_effect:
         leaf = change.leaf(sent.step)
         if sent.step.direction is Direction.ACTION and isinstance(leaf, CommandLeaf) and leaf.step.participant_dedupes:
             yield f"{sent.participant} has carried out {sent.wire_name} of {sent.step.step} twice"
@@ -363,22 +372,24 @@ def compensated_when_all_is_undone(change: Change) -> Iterator[str]:
     saga = change.after.saga
     if saga.status not in UNDONE:
         return
-    for name in change.saga.plan.leaves:
-        action = saga.steps.get(StepKey(name))
-        undo = saga.steps.get(StepKey(name, Direction.COMPENSATION))
+    for action in _rows(saga, Direction.ACTION):
+        name, undo = (
+            action.key.label,
+            saga.steps.get(_undo_of(action.key)),
+        )
         if undo is not None and undo.status not in (StepStatus.SUCCEEDED, StepStatus.SKIPPED):
             yield f"the saga ended {saga.status} while the undo of {name} is {undo.status}"
-        if name in change.after.in_effect and _undoable(change.saga, name) and not _let_stand(action, undo):
+        if name in change.after.in_effect and _undoable(change.saga, action.key.step) and not _let_stand(action, undo):
             yield f"the saga ended {saga.status}, but {name} has happened and is not undone"
 
 
-def _let_stand(action: StepRecord | None, undo: StepRecord | None) -> bool:
+def _let_stand(action: StepRecord, undo: StepRecord | None) -> bool:
     """Whether the author said, knowing that it had happened, that there is nothing to undo; or an operator did."""
     if undo is None:
         return False
     by_hand = undo.status is StepStatus.SKIPPED or undo.error_code == RESOLVED
     nothing = undo.command_id is None and undo.error_code == NOTHING_TO_UNDO
-    known = action is not None and action.status is StepStatus.SUCCEEDED
+    known = action.status is StepStatus.SUCCEEDED
     return by_hand or (nothing and known)
 
 
@@ -387,8 +398,8 @@ def completed_when_all_is_done(change: Change) -> Iterator[str]:
     saga = change.after.saga
     if saga.status is not SagaStatus.COMPLETED:
         return
-    for name, leaf in change.saga.plan.leaves.items():
-        record = saga.steps.get(StepKey(name))
+    for key in _to_be_done(change):
+        name, leaf, record = key.label, change.leaf(key), saga.steps.get(key)
         if record is None:
             yield f"the saga completed without {name}"
         elif record.status is StepStatus.SUCCEEDED and record.error_code != RESOLVED:
@@ -396,6 +407,20 @@ def completed_when_all_is_done(change: Change) -> Iterator[str]:
                 yield f"the saga completed, but {name} has not happened"
         elif record.status not in (StepStatus.SUCCEEDED, StepStatus.SKIPPED, StepStatus.EXPIRED):
             yield f"the saga completed while {name} is {record.status}"
+
+
+def _rows(saga: SagaInstance, direction: Direction) -> Iterator[StepRecord]:
+    return (record for key, record in saga.steps.items() if key.direction is direction)
+
+
+def _to_be_done(change: Change) -> Iterator[StepKey]:
+    """The rows that a completed saga has: one for each step, of a `ForEach` one for each item and step."""
+    items = change.after.tables.items.get(SAGA_ID, ())
+    for leaf in change.saga.plan.leaves.values():
+        if not leaf.group:
+            yield StepKey(leaf.name)
+        else:
+            yield from (StepKey(leaf.name, branch=item.key) for item in items if item.step == leaf.group)
 
 
 def _told(sent: Sent) -> str:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
 from messaging.messages import Command
-from orchestrator.definition import Leaf, Saga, Step
+from orchestrator.definition import ItemStep, Leaf, Saga, Step
 from orchestrator.instance import BlockedReason, SagaStatus, StepKey, StepStatus
 from orchestrator.plan import CommandLeaf
 from orchestrator.testing.exploring.search import Check
 from orchestrator.testing.exploring.world import World
 
 S = TypeVar("S", bound=BaseModel)
+
+Sends: TypeAlias = Step[S, Any] | ItemStep[S, Any, Any]
+AnyStep: TypeAlias = Leaf[S] | ItemStep[S, Any, Any]
 
 
 class Seen(Generic[S]):
@@ -38,14 +41,14 @@ class Seen(Generic[S]):
         """Why it needs an operator."""
         return self._world.saga.blocked_reason
 
-    def step_status(self, step: type[Leaf[S]]) -> StepStatus | None:
-        """Where a step is; None if it has not begun."""
-        record = self._world.saga.steps.get(StepKey(step.name))
+    def step_status(self, step: type[AnyStep[S]], *, item: str = "") -> StepStatus | None:
+        """Where a step is, of an item with this key; None if it has not begun."""
+        record = self._world.saga.steps.get(StepKey(step.name, branch=item))
         return None if record is None else record.status
 
-    def in_effect(self, step: type[Step[S, Any]]) -> bool:
-        """Whether the participant has carried the step's command out, and not undone it."""
-        return step.name in self._world.in_effect
+    def in_effect(self, step: type[Sends[S]], *, item: str = "") -> bool:
+        """Whether the participant has carried the step's command out, for an item with this key, and not undone it."""
+        return StepKey(step.name, branch=item).label in self._world.in_effect
 
     @property
     def sent(self) -> list[Command[Any]]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from messaging.retry import Retry
-from orchestrator.definition import Node, Saga
+from orchestrator.definition import ForEach, Node, Saga
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -27,6 +27,8 @@ def _cut(node: Node[Any], most: int) -> Node[Any]:
     held: dict[str, Any] = vars(node)
     for name, value in held.items():
         setattr(cut, name, _cut_value(value, most))
+    if isinstance(node, ForEach):
+        setattr(cut, "steps", _cut_value(node.steps, most))  # noqa: B010 - said on the class, like the policies
     for policy in ("retry", "compensation_retry"):
         if isinstance(getattr(cut, policy, None), Retry):
             setattr(cut, policy, _policy(getattr(cut, policy), most))  # on this copy alone

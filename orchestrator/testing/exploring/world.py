@@ -94,7 +94,7 @@ class World:
     ledger: tuple[tuple[str, Claim], ...] = ()
     """The inboxes of all participants that dedupe, by idempotency key."""
     in_effect: frozenset[str] = frozenset()
-    """Steps that participants have carried out and not undone."""
+    """Labels of steps, of items too, that participants have carried out and not undone."""
     sent: frozenset[Sent] = frozenset()
     """All that ever reached the broker."""
     spent: Spent = NOTHING
@@ -124,12 +124,12 @@ class World:
     def identity_without_copies(self) -> bytes:
         """The same where no copy of an old message can come any more: of what is undone only that counts."""
         undone = {
-            key.step
+            key.label
             for key, record in self.saga.steps.items()
             if key.direction is Direction.COMPENSATION and record.status is StepStatus.SUCCEEDED
         }
-        under_way = {sent.step.step for sent in self.commands} | {reply.to.step.step for reply in self.replies}
-        return self._digest(frozenset(undone - under_way - {sent.step.step for sent in self.late}))
+        under_way = {sent.step.label for sent in self.commands} | {reply.to.step.label for reply in self.replies}
+        return self._digest(frozenset(undone - under_way - {sent.step.label for sent in self.late}))
 
     def _digest(self, over: frozenset[str]) -> bytes:
         return blake2b(marshal.dumps(tuple(self._parts(over)), 2), digest_size=16).digest()
@@ -146,8 +146,8 @@ class World:
         yield saga.first_cause is None
         for key in sorted(saga.steps):
             record = saga.steps[key]
-            if key.step in over:
-                yield key.step, key.direction.value, record.status.value, record.error_code == RESOLVED
+            if key.label in over:
+                yield key.label, key.direction.value, record.status.value, record.error_code == RESOLVED
                 continue
             yield _of_open_record(record, now) if record.status.open else _of_closed_record(record)
             yield tables.bodies.get((saga.id, key)) if record.status.open else None
@@ -161,18 +161,18 @@ class World:
             yield [sent.message_id for sent in commands]
         for replies in (self.replies, self.late_replies):
             yield [(one.to.message_id, *one[1:]) for one in replies]
-        yield sorted(self.just_changed & {late.step.step for late in self.late})
+        yield sorted(self.just_changed & {late.step.label for late in self.late})
         yield self.to_come
-        claims = ((key, claim) for key, claim in self.ledger if step_of(key) not in over)
+        claims = ((key, claim) for key, claim in self.ledger if label_of(key) not in over)
         yield [(key, claim.undone, claim.answer and claim.answer.outcome) for key, claim in claims]
         yield sorted(self.in_effect)
         moving = {key for key, record in saga.steps.items() if record.status.open} | {late.step for late in self.late}
         yield sorted(sent.message_id for sent in self.sent if sent.step in moving)
 
 
-def step_of(idempotency_key: str) -> str:
-    """The step whose command has this key: `<saga>/<step>/...`."""
-    return idempotency_key.split("/", 2)[1]
+def label_of(idempotency_key: str) -> str:
+    """The step, with the item, whose command has this key: `<saga>/<step>[/<item>]/<direction>#<round>`."""
+    return idempotency_key.partition("/")[2].rpartition("/")[0]
 
 
 _NOT_OF_A_SAGA: Final = frozenset(

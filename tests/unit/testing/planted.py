@@ -11,7 +11,7 @@ import pytest
 
 from messaging.envelope import RETRY, SUCCESS
 from messaging.transport import Delivery, Outgoing
-from orchestrator import batch, progress, sender, transitions, tree
+from orchestrator import batch, items, progress, sender, transitions, tree
 from orchestrator.batch import Batch
 from orchestrator.definition import Saga
 from orchestrator.draft import Draft
@@ -20,7 +20,7 @@ from orchestrator.instance import Direction, SagaInstance, SagaStatus, StepKey, 
 from orchestrator.loop import EngineLoop
 from orchestrator.memory import MemoryTransaction
 from orchestrator.outgoing import command_message
-from orchestrator.plan import Branch, LeafPlan
+from orchestrator.plan import Branch, ItemsLeaf, LeafPlan
 from orchestrator.signals import Decision, Incoming, ReplyReceived
 from orchestrator.store import SagaCommand
 from orchestrator.transitions import decide
@@ -68,6 +68,22 @@ def turns_back_when_the_pivot_is_unknown(patch: pytest.MonkeyPatch) -> None:
 
 def leaves_a_group_too_early(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(tree, "_done", lambda leaf, record: True)
+
+
+def counts_an_item_as_done_before_it_is(patch: pytest.MonkeyPatch) -> None:
+    def hasty(draft: Draft, leaf: ItemsLeaf, direction: Direction, key: str) -> bool:
+        return direction is Direction.ACTION or over(draft, leaf, direction, key)
+
+    over = cast("Callable[[Draft, ItemsLeaf, Direction, str], bool]", vars(items)["_is_over"])
+    patch.setattr(items, "_is_over", hasty)
+
+
+def counts_an_item_as_undone_before_it_is(patch: pytest.MonkeyPatch) -> None:
+    def hasty(draft: Draft, leaf: ItemsLeaf, direction: Direction, key: str) -> bool:
+        return direction is Direction.COMPENSATION or over(draft, leaf, direction, key)
+
+    over = cast("Callable[[Draft, ItemsLeaf, Direction, str], bool]", vars(items)["_is_over"])
+    patch.setattr(items, "_is_over", hasty)
 
 
 def counts_late_faults(patch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from messaging.messages import Command, Reply
-from orchestrator import Parallel, Saga, SagaStatus, Step
+from orchestrator import ForEach, ItemStep, Parallel, Saga, SagaStatus, Step
 from orchestrator.testing import NotExplorable, RuleBroken, Seen, explore, replay
 from tests.support.programs import ROOT
 from tests.unit.orchestrator.orders import (
@@ -19,6 +19,7 @@ from tests.unit.orchestrator.orders import (
     OrderState,
     PaymentCaptured,
     ReleaseStock,
+    ReserveStock,
     ReservingCredit,
     ReservingStock,
     Shipping,
@@ -44,6 +45,30 @@ class InAGroup(Saga[OrderState]):
         return [PaymentCaptured(order_id=state.order_id)]
 
 
+class ReservingOne(ItemStep[OrderState, str, StockReserved]):
+    participant = "warehouse"
+
+    def command(self, state: OrderState, item: str) -> ReserveStock:
+        return ReserveStock(order_id=state.order_id)
+
+    def compensation(self, state: OrderState, item: str) -> ReleaseStock:
+        return ReleaseStock(order_id=state.order_id)
+
+
+class ReservingEach(ForEach[OrderState, str]):
+    steps = (ReservingOne(),)
+
+    def items(self, state: OrderState) -> list[str]:
+        return ["lamp", "chair"]
+
+    def item_key(self, item: str) -> str:
+        return item
+
+
+class WithItems(Saga[OrderState]):
+    steps = (CreatingOrder(), ReservingEach())
+
+
 class WithAWait(Saga[OrderState]):
     steps = (CreatingOrder(), AwaitingPayment())
 
@@ -59,6 +84,10 @@ FINDS: list[tuple[planted.Plant, type[Saga[OrderState]], str]] = [
     (planted.undoes_before_what_is_out_is_settled, JustOne, "CreatingOrder is still outstanding"),
     (planted.turns_back_when_the_pivot_is_unknown, ToThePivot, "turned back though its pivot Shipping is unknown"),
     (planted.leaves_a_group_too_early, InAGroup, "CreatingOrder is still outstanding"),
+    (planted.forgets_the_undo_of_what_timed_out, WithItems, "CreatingOrder is undone before ReservingOne"),
+    (planted.undoes_what_was_refused, WithItems, "is undone though it is refused"),
+    (planted.counts_an_item_as_done_before_it_is, WithItems, "is still outstanding"),
+    (planted.counts_an_item_as_undone_before_it_is, WithItems, "CreatingOrder is undone before ReservingOne"),
     (planted.counts_late_faults, JustOne, "though attempt 2 is not settled"),
     (planted.counts_a_copy_of_an_answer_for_a_sibling, InAGroup, "completed, but ReservingCredit has not happened"),
     (planted.takes_a_late_success_for_the_undo, InSequence, "CreatingOrder has happened and is not undone"),
@@ -80,7 +109,9 @@ FINDS: list[tuple[planted.Plant, type[Saga[OrderState]], str]] = [
 FAULTS = {planted.counts_late_faults: 2}
 
 
-@pytest.mark.parametrize(("plant", "saga", "rule"), FINDS, ids=[plant.__name__ for plant, _, _ in FINDS])
+@pytest.mark.parametrize(
+    ("plant", "saga", "rule"), FINDS, ids=[f"{plant.__name__}-{saga.__name__}" for plant, saga, _ in FINDS]
+)
 def test_a_planted_mistake_of_the_engine_is_found_and_its_story_replays_it(
     plant: planted.Plant, saga: type[Saga[OrderState]], rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
