@@ -136,8 +136,8 @@ class AsksSagas(ABC):
     ) -> AsyncIterator[BulkResult]:
         """Ask the same of many sagas, and tell what came of each as it comes.
 
-        Once an engine has not taken one in time, no more are asked. What was asked stays asked, also when the caller
-        stops listening.
+        When no engine has answered anything for `within`, no more are asked. What was asked stays asked, also when the
+        caller stops listening.
 
         Args:
             word: `cancel`, `retry`, or another of the methods above.

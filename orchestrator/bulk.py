@@ -36,9 +36,9 @@ class BulkOutcome(StrEnum):
     UNKNOWN = "unknown"
     """No saga has this id."""
     NOT_TAKEN = "not-taken"
-    """No engine took it in time; it is kept, and will be taken."""
+    """No engine took it in time, as when none knows its version; it is kept, and will be taken."""
     NOT_ASKED = "not-asked"
-    """No engine took what was asked before, so this one was left alone."""
+    """No engine took anything for a while, so this one was left alone."""
 
 
 class NotTaken(SagaError, TimeoutError):
@@ -88,8 +88,8 @@ def action(word: ActionWord, *, reason: str, step: str = "", by: str = "") -> Ac
 class Bulk:
     """Who has yet to be asked, who has been, and who has answered.
 
-    Instants are seconds of any one clock that does not go back. Once somebody's time is up, nobody else is asked:
-    no engine is there, and what was asked already will be taken when one is.
+    Instants are seconds of any one clock that does not go back. When somebody's time is up, and nobody has answered
+    for as long, nobody else is asked: no engine is there, and what was asked already will be taken when one is.
 
     What was not used of the rate is not saved up for later, beyond what one look may take.
 
@@ -120,6 +120,7 @@ class Bulk:
         self._out: dict[UUID, tuple[UUID, float]] = {}
         self._most_at_once = max(1.0, per_second * SLOWEST_LOOK)
         self._allowed, self._allowed_at = 1.0, now
+        self._heard_at = now
 
     @property
     def over(self) -> bool:
@@ -152,12 +153,15 @@ class Bulk:
 
     def answered(self, refusals: Mapping[UUID, str], now: float) -> list[BulkResult]:
         """Take note of what became of signals: empty, or why they were refused. What is late counts as not taken."""
+        if refusals:
+            self._heard_at = now
         results = [self._answered(signal_id, refused) for signal_id, refused in refusals.items()]
         late = [(signal_id, saga_id) for signal_id, (saga_id, until) in self._out.items() if until <= now]
         for signal_id, saga_id in late:
             del self._out[signal_id]
             results.append(BulkResult(saga_id, BulkOutcome.NOT_TAKEN, NotTaken(saga_id, self._word, self._within)))
-        return results + self._leave_alone() if late else results
+        nobody_there = late and now - self._heard_at >= self._within.total_seconds()
+        return results + self._leave_alone() if nobody_there else results
 
     def _answered(self, signal_id: UUID, refused: str) -> BulkResult:
         saga_id, _ = self._out.pop(signal_id)

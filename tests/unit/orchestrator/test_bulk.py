@@ -88,6 +88,19 @@ def test_when_no_engine_takes_it_in_time_nobody_else_is_asked() -> None:
     assert bulk.over
 
 
+def test_one_that_no_engine_takes_does_not_keep_the_others_from_being_asked() -> None:
+    bulk = a_bulk(IDS[:3], per_second=0.2)
+    [stranded] = ask(bulk, 0.0)
+    [second] = ask(bulk, 5.0).values()
+    assert second is not None and [one.outcome for one in bulk.answered({second: ""}, 5.5)] == [BulkOutcome.DONE]
+
+    assert [(one.saga_id, one.outcome) for one in bulk.answered({}, 10.0)] == [(stranded, BulkOutcome.NOT_TAKEN)]
+
+    [third] = ask(bulk, 10.0).values()
+    assert third is not None and [one.outcome for one in bulk.answered({third: ""}, 10.5)] == [BulkOutcome.DONE]
+    assert bulk.over
+
+
 def test_an_answer_that_comes_with_the_end_of_its_time_counts() -> None:
     bulk = a_bulk(IDS[:1])
     [signal] = ask(bulk, 0.0).values()
