@@ -19,6 +19,7 @@ from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import CodeFailed, Decision, Incoming
 from orchestrator.store import Locked, NewSignal, SagaCommand, StoreTransaction
 from orchestrator.transitions import decide
+from orchestrator.versions import due
 from orchestrator.watching import Change
 
 logger = logging.getLogger(__name__)
@@ -63,10 +64,11 @@ class Batch:
             error, step = "".join(traceback.format_exception(raised)), raised.step
             logger.exception("Saga %s is blocked until its code is mended", saga_id)
             decision = decide(saga, instance, CodeFailed(raised.step, str(raised)), now=self.now)
-        self._keep(saga_id, decision)
+        self.keep(saga_id, decision)
         return Told(decision, error, step)
 
-    def _keep(self, saga_id: UUID, decision: Decision) -> None:
+    def keep(self, saga_id: UUID, decision: Decision) -> None:
+        """Take a decision that was made elsewhere, on the saga as decided so far."""
         earlier = self._decided.get(saga_id)
         if earlier is not None:
             self._decided[saga_id] = earlier.then(decision)
@@ -78,6 +80,11 @@ class Batch:
         row = signal_to_row(incoming)
         if row is not None:
             self._signals.append(NewSignal(saga_id, *row, error=error))
+        instance = self.saga(saga_id)
+        if instance is not None and self._registry.find(instance.pin) is None:
+            waiting = due(instance, self.now)
+            if waiting is not None:
+                self.keep(saga_id, waiting)
 
     async def save(self, tx: StoreTransaction) -> list[SagaCommand]:
         """Write everything; return the commands to publish once the transaction has committed."""

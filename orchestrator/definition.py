@@ -323,6 +323,22 @@ class Saga(ABC, Generic[S]):
         cls.state_type = checks.state_type_of(cls)
         cls.plan = checks.checked_plan(cls)
 
+    @classmethod
+    def upcast(cls, state: dict[str, Any], version: int) -> dict[str, Any]:
+        """Lift the state of a saga of an earlier version to that of the next; asked when a saga is upgraded.
+
+        Called for each version between the saga's and this one. Fields that have defaults need no lifting. What
+        it raises refuses the upgrade.
+
+        Args:
+            state: as version `version` has it, as JSON; may be changed in place.
+            version: from 1 to one less than the class' own.
+
+        Returns:
+            The state as version `version + 1` has it.
+        """
+        return state
+
     def on_completed(self, state: S) -> Iterable[Event]:
         """Events to publish when the saga completes, in the same transaction."""
         return ()

@@ -23,7 +23,7 @@ from orchestrator.instance import SagaInstance, StepKey
 from orchestrator.local_runner import Due, LocalJob, job_of
 from orchestrator.registry import SagaRegistry
 from orchestrator.sender import Sender
-from orchestrator.signal_codec import EVENT, signal_from_row
+from orchestrator.signal_codec import EVENT, UPGRADE, signal_from_row
 from orchestrator.signals import (
     ActionRequested,
     CodeFailed,
@@ -299,6 +299,10 @@ class Engine:
 
     # -- one transaction
 
+    async def transact(self, work: Callable[[StoreTransaction, Callable[[Locked], Batch]], Awaitable[Batch]]) -> None:
+        """One transaction of another room's making, told to watchers and published like the engine's own."""
+        await self._run(lambda tx: work(tx, self._batch), alone=True)
+
     def _batch(self, locked: Locked) -> Batch:
         failpoints.reached("engine.loaded")
         return Batch(self._registry, locked, grace=self.settings.grace)
@@ -359,6 +363,8 @@ class _Telling:
 
     def tell(self, signal: StoredSignal) -> None:
         """Tell one saga one signal; what is parked is told, in order, once a resume is."""
+        if signal.kind.startswith(UPGRADE):
+            return  # `VersionKeeper` takes it, in a process that has the version
         try:
             incoming = signal_from_row(signal.kind, signal.body)
         except ValueError as error:

@@ -12,10 +12,10 @@ from uuid import UUID
 
 from messaging.transport import Outgoing
 from orchestrator.errors import ConcurrentUpdate
-from orchestrator.instance import Item, Pin, SagaInstance, SagaStatus, StepKey, StepRecord, StepStatus
+from orchestrator.instance import BlockedReason, Item, Pin, SagaInstance, SagaStatus, StepKey, StepRecord, StepStatus
 from orchestrator.rising_ids import RisingIds
 from orchestrator.roster import at_hand
-from orchestrator.signal_codec import ACTIONS
+from orchestrator.signal_codec import ACTIONS, UPGRADE, upgrade_kind
 from orchestrator.signals import Decision, Note
 from orchestrator.store import (
     AuditEntry,
@@ -29,6 +29,7 @@ from orchestrator.store import (
     StoredSignal,
     UnmatchedMessage,
 )
+from orchestrator.workers import Worker
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -85,6 +86,7 @@ class MemoryTables:
     unmatched: dict[UUID, UnmatchedMessage] = field(default_factory=dict[UUID, UnmatchedMessage])
     outgoing: dict[UUID, Outgoing] = field(default_factory=dict[UUID, Outgoing])
     audit: dict[UUID, AuditEntry] = field(default_factory=dict[UUID, AuditEntry])
+    workers: dict[UUID, tuple[Worker, datetime]] = field(default_factory=dict[UUID, tuple[Worker, datetime]])
 
     def copied(self) -> MemoryTables:
         """The same rows in tables of their own."""
@@ -215,11 +217,45 @@ class MemoryTransaction:
             kept.signal.saga_id
             for kept in self._tables.signals.values()
             if kept.pending
+            and not kept.signal.kind.startswith(UPGRADE)
             and (saga := sagas.get(kept.signal.saga_id))
             and saga.pin in pins
             and (saga.paused_at is None or kept.signal.kind in ACTIONS)
         }
         return self._load(sorted(told)[: max(limit, 0)])
+
+    async def lock_overdue(self, known: Sequence[Pin], *, by: timedelta, limit: int) -> Locked:
+        """Load sagas of definitions other than these whose `wake_at` has passed by so much."""
+        since, pins, sagas = self._clock.now() - by, set(known), self._tables.sagas
+        found = [one for one, wake_at in self._tables.wakes.items() if wake_at <= since and sagas[one].pin not in pins]
+        return self._load(sorted(found)[: max(limit, 0)])
+
+    async def lock_needing_version(self, known: Sequence[Pin], *, limit: int) -> Locked:
+        """Load sagas of known definitions that are blocked with `needs_version`."""
+        pins, reason = set(known), BlockedReason.NEEDS_VERSION
+        found = [saga.id for saga in self._tables.sagas.values() if saga.blocked_reason is reason and saga.pin in pins]
+        return self._load(sorted(found)[: max(limit, 0)])
+
+    async def lock_upgrading(self, targets: Sequence[Pin], *, limit: int) -> Locked:
+        """Load sagas for which an upgrade to one of these versions is pending."""
+        wanted = {(pin.name, upgrade_kind(pin.version)) for pin in targets}
+        pending = [kept.signal for kept in self._tables.signals.values() if kept.pending]
+        asked = [(saga, one.kind) for one in pending if (saga := self._tables.sagas.get(one.saga_id))]
+        found = {saga.id for saga, kind in asked if (saga.pin.name, kind) in wanted}
+        return self._load(sorted(found)[: max(limit, 0)])
+
+    async def set_pins(self, pins: Mapping[UUID, Pin]) -> None:
+        """Have these sagas belong to another version."""
+        for saga_id, pin in pins.items():
+            self._write(replace(self._tables.sagas[saga_id], pin=pin))
+
+    async def announce(self, worker: Worker, *, dead_after: timedelta) -> list[Worker]:
+        """Note that a process is alive; return those that are."""
+        now, workers = await self.now(), self._tables.workers
+        self._put(workers, worker.id, (worker, now))
+        for dead in [one for one, (_, heard) in workers.items() if heard < now - dead_after]:
+            self._remove(workers, dead)
+        return [known for _, (known, _) in sorted(workers.items())]
 
     async def start(self, saga: SagaInstance, *, reuse_key_after_end: bool = False) -> tuple[UUID, bool]:
         """Write a new saga and its business key; return its id and True, or who has the key, and False."""

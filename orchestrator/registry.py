@@ -82,6 +82,10 @@ class SagaRegistry:
             raise UnknownDefinition(name)
         return self._by_name[name, max(versions)]
 
+    def version(self, name: str, version: int) -> type[Saga[Any]] | None:
+        """This version of a saga, if this process has it."""
+        return self._by_name.get((name, version))
+
     def __iter__(self) -> Any:
         return iter(self._by_name.values())
 

@@ -22,6 +22,7 @@ from orchestrator.registry import SagaRegistry
 from orchestrator.sender import Sender
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store import SagaStore
+from orchestrator.version_keeper import VersionKeeper
 from orchestrator.watching import Watcher, Watching
 
 logger = logging.getLogger(__name__)
@@ -129,6 +130,8 @@ class OrchestratorService:
         nudge.listen(self._loop.nudge)
         self._spawn(self._sender.run(), "sender")
         self._main = self._spawn(self._loop.run(), "engine")
+        keeper = VersionKeeper(self._engine, self._store, self._registry, settings.seconds("needs_version"))
+        self._spawn(keeper.run(), "versions")
         if self._outbox:
             self._spawn(self._outbox.run(), "outbox relay")
 

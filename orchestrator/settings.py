@@ -48,6 +48,9 @@ class OrchestratorSettings(LayeredSettings):
     keep_events_seconds: Seconds = Field(
         default=86400.0, description="How long an event is kept that no saga waits for"
     )
+    needs_version_seconds: Seconds = Field(
+        default=60.0, description="How long a saga is due, and no process has its version, before it is blocked"
+    )
     drain_seconds: Seconds = Field(default=20.0, description="How long SIGTERM waits for what is under way")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=1024 * 1024, description="The largest reply or event"

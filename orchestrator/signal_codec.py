@@ -39,6 +39,8 @@ REPLY: Final = "reply"
 EVENT: Final = "event"
 CHILD_ENDED: Final = "child_ended"
 CHILD_ORDER: Final = "child_order"
+UPGRADE: Final = "upgrade:"
+"""What the kind of a request for another version begins with; it is no signal for the core, see `upgrading`."""
 ACTIONS: Final[Mapping[str, type[ActionRequested]]] = {
     "cancel": CancelRequested,
     "retry": RetryRequested,
@@ -56,6 +58,11 @@ _WORDS: Final = {action: word for word, action in ACTIONS.items()}
 def action_word(asked: ActionRequested) -> str:
     """The word for what an operator asks."""
     return _WORDS[type(asked)]
+
+
+def upgrade_kind(version: int) -> str:
+    """The kind of a request for this version: an engine without it leaves the request to others."""
+    return f"{UPGRADE}{version}"
 
 
 def signal_to_row(incoming: Incoming) -> tuple[str, str] | None:

@@ -17,6 +17,7 @@ from uuid import UUID
 from messaging.transport import Outgoing
 from orchestrator.instance import Pin, SagaInstance, StepKey, StepRecord
 from orchestrator.signals import Decision
+from orchestrator.workers import Worker
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -148,6 +149,35 @@ class StoreTransaction(Protocol):
 
         Paused ones only if one of these is an operator's action (`signal_codec.ACTIONS`).
         What another transaction has locked is passed over.
+        """
+        ...
+
+    async def lock_overdue(self, known: Sequence[Pin], *, by: timedelta, limit: int) -> Locked:
+        """Lock and load sagas of definitions other than these whose `wake_at` has passed by so much.
+
+        What another transaction has locked is passed over.
+        """
+        ...
+
+    async def lock_needing_version(self, known: Sequence[Pin], *, limit: int) -> Locked:
+        """Lock and load sagas of known definitions that are blocked with `needs_version`; locked ones passed over."""
+        ...
+
+    async def lock_upgrading(self, targets: Sequence[Pin], *, limit: int) -> Locked:
+        """Lock and load sagas for which an upgrade to one of these versions is pending, whatever theirs is.
+
+        What another transaction has locked is passed over.
+        """
+        ...
+
+    async def set_pins(self, pins: Mapping[UUID, Pin]) -> None:
+        """Have locked sagas belong to another version of their definition."""
+        ...
+
+    async def announce(self, worker: Worker, *, dead_after: timedelta) -> list[Worker]:
+        """Note that a process is alive, and what it knows; forget those not heard of for so long.
+
+        Returns those that remain, this one among them.
         """
         ...
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from orchestrator.instance import Pin, SagaInstance
-from orchestrator.signal_codec import ACTIONS
+from orchestrator.signal_codec import ACTIONS, UPGRADE
 from orchestrator.signals import Decision
 from orchestrator.store import CommandRef, SagaCommand
 
-_PENDING: Final = "i.id IN (SELECT saga_id FROM {saga_signal} WHERE taken_at IS NULL AND error = ''"
+_PENDING: Final = (
+    "i.id IN (SELECT saga_id FROM {saga_signal} "  # noqa: S608 - a constant of ours
+    f"WHERE taken_at IS NULL AND error = '' AND kind NOT LIKE '{UPGRADE}%'"
+)
 _ACTIONS: Final = ", ".join(f"'{word}'" for word in ACTIONS)
 # Two plain lists of ids: one list that looks at `i` would be read anew for each instance.
 SIGNALLED: Final = f"{_PENDING}) AND (i.paused_at IS NULL OR {_PENDING} AND kind IN ({_ACTIONS})))"
@@ -56,6 +59,12 @@ class Hot(Protocol):
 
     def lock_signalled(self, connection: Connection, pins: Sequence[Pin], limit: int) -> Loaded:
         """Lock and load what has pending signals; what is paused, if operators asked for something."""
+        ...
+
+    def lock_where(
+        self, connection: Connection, condition: str, values: Mapping[str, Any], limit: int
+    ) -> Loaded:
+        """Lock and load what a condition on an instance `i` names, in order of id; what others hold is passed over."""
         ...
 
     def save(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> None:

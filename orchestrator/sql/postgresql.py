@@ -150,6 +150,16 @@ class PostgresHot:
         """Along the index of pending signals; pass over what others hold."""
         return self._lock_some(connection, pins, SIGNALLED, "i.id", {"limit": limit})
 
+    def lock_where(
+        self, connection: Connection, condition: str, values: Mapping[str, Any], limit: int
+    ) -> tuple[datetime, dict[UUID, SagaInstance]]:
+        """Pass over what others hold."""
+        statement = self._text(
+            f"SELECT {_listed(INSTANCE_COLUMNS, 'i.')} FROM {{saga_instance}} i "
+            f"WHERE {condition} ORDER BY i.id LIMIT :limit FOR NO KEY UPDATE OF i SKIP LOCKED"
+        )
+        return self._loaded(connection, connection.execute(statement, {**values, "limit": limit}).fetchall())
+
     def save(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> None:
         """Three statements at most, however many sagas; one when nothing is replaced or noted."""
         self._save_sagas(connection, decisions, now)

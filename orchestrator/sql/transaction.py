@@ -16,6 +16,7 @@ from messaging.transport import Outgoing
 from orchestrator.errors import ConcurrentUpdate
 from orchestrator.instance import Pin, SagaInstance
 from orchestrator.signals import Decision
+from orchestrator.sql import versions
 from orchestrator.sql.cold import Cold
 from orchestrator.sql.hot import Hot
 from orchestrator.sql.items import write_items
@@ -31,6 +32,7 @@ from orchestrator.store import (
     StoredSignal,
     UnmatchedMessage,
 )
+from orchestrator.workers import Worker
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -94,6 +96,32 @@ class SqlTransaction:
         if not known or limit < 1:
             return Locked(await self.now())
         return self._locked(await self._run(self._hot.lock_signalled, known, limit))
+
+    async def lock_overdue(self, known: Sequence[Pin], *, by: timedelta, limit: int) -> Locked:
+        """As `lock`, and one more for the instant before."""
+        return await self._lock_where(versions.overdue(known, await self.now() - by), limit)
+
+    async def lock_needing_version(self, known: Sequence[Pin], *, limit: int) -> Locked:
+        """As `lock`."""
+        return await self._lock_where(versions.needing_version(known) if known else None, limit)
+
+    async def lock_upgrading(self, targets: Sequence[Pin], *, limit: int) -> Locked:
+        """As `lock`."""
+        return await self._lock_where(versions.upgrading(targets) if targets else None, limit)
+
+    async def _lock_where(self, found: versions.Condition | None, limit: int) -> Locked:
+        if found is None:
+            return Locked(await self.now())
+        return self._locked(await self._run(self._hot.lock_where, *found, limit))
+
+    async def set_pins(self, pins: Mapping[UUID, Pin]) -> None:
+        """One statement, run for each."""
+        if pins:
+            await self._run(versions.set_pins, pins, self._schema)
+
+    async def announce(self, worker: Worker, *, dead_after: timedelta) -> list[Worker]:
+        """Three statements, four the first time."""
+        return await self._run(versions.announce, worker, await self.now(), dead_after, self._schema)
 
     async def start(self, saga: SagaInstance, *, reuse_key_after_end: bool = False) -> tuple[UUID, bool]:
         """See `start_saga`."""

@@ -1,0 +1,154 @@
+"""Who has which definition: announces this process, blocks what nobody has, lifts that, and carries out upgrades.
+
+Nothing is decided here for a saga whose definition is not at hand, but that it needs an operator; and that only when
+it was due for so long, and no process that was heard of within that time has its definition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from orchestrator.batch import Batch
+from orchestrator.engine import Engine
+from orchestrator.instance import Pin, SagaInstance
+from orchestrator.registry import SagaRegistry, pin_of
+from orchestrator.signal_codec import UPGRADE, upgrade_kind
+from orchestrator.store import AuditEntry, Locked, SagaStore, StoredSignal, StoreTransaction
+from orchestrator.upgrading import Upgrade, UpgradeRequested, upgraded
+from orchestrator.versions import lifted, needing_version
+from orchestrator.workers import this_process
+
+logger = logging.getLogger(__name__)
+
+_BEATS: Final = 6
+"""How often a process is heard of within the time after which it counts as dead."""
+_LOOK_EVERY: Final = timedelta(seconds=1)
+
+
+class VersionKeeper:
+    """One process' part in it.
+
+    Args:
+        engine: writes what is decided here.
+        store: the engine's.
+        registry: the engine's.
+        dead_after: how long a process may be silent, and a saga due without its definition.
+    """
+
+    def __init__(self, engine: Engine, store: SagaStore, registry: SagaRegistry, dead_after: timedelta) -> None:
+        self._engine, self._store, self._registry, self._dead_after = engine, store, registry, dead_after
+        self._worker = this_process(registry.pins)
+        self._batch = engine.settings.batch
+        self._begun: datetime | None = None
+
+    async def run(self) -> None:
+        """Work until cancelled; whatever fails is done again with the next beat."""
+        look_every = min(_LOOK_EVERY, self._dead_after / _BEATS)
+        looks = max(1, round(self._dead_after / _BEATS / look_every))
+        while True:
+            await self._tried(self.beat)
+            for _ in range(looks):
+                await self._tried(self.upgrade)
+                await asyncio.sleep(look_every.total_seconds())
+
+    async def _tried(self, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - nothing rests on one beat
+            logger.warning("The roll of versions could not be kept: %s. Trying again.", error)
+
+    async def beat(self) -> None:
+        """Announce this process; lift what it knows, and block what nobody does."""
+        async with self._store.transaction() as tx:
+            workers = await tx.announce(self._worker, dead_after=self._dead_after)
+            now = await tx.now()
+        self._begun = self._begun or now
+        await self._each(lambda tx: tx.lock_needing_version(self._registry.pins, limit=self._batch), self._lift)
+        if now - self._begun >= self._dead_after:  # others that began with this one have been heard of by then
+            known = list({pin for worker in workers for pin in worker.pins})
+            await self._each(lambda tx: tx.lock_overdue(known, by=self._dead_after, limit=self._batch), self._block)
+
+    async def _each(
+        self,
+        lock: Callable[[StoreTransaction], Awaitable[Locked]],
+        transition: Callable[[Batch, SagaInstance], None],
+    ) -> None:
+        """Make a transition for all that is found, a batch in a transaction."""
+        found = self._batch
+        while found >= self._batch:
+
+            async def work(tx: StoreTransaction, batch_of: Callable[[Locked], Batch]) -> Batch:
+                nonlocal found
+                locked = await lock(tx)
+                found, batch = len(locked.sagas), batch_of(locked)
+                for saga in locked.sagas.values():
+                    transition(batch, saga)
+                return batch
+
+            await self._engine.transact(work)
+
+    def _lift(self, batch: Batch, saga: SagaInstance) -> None:
+        definition = self._registry.find(saga.pin)
+        if definition is not None:
+            logger.info("Saga %s goes on: this process has its version", saga.id)
+            batch.keep(saga.id, lifted(definition, saga, batch.now))
+
+    def _block(self, batch: Batch, saga: SagaInstance) -> None:
+        pin = saga.pin
+        logger.warning("Saga %s is blocked: no engine that runs has %s v%d", saga.id, pin.name, pin.version)
+        batch.keep(saga.id, needing_version(saga, batch.now))
+
+    # -- upgrades
+
+    async def upgrade(self) -> int:
+        """Carry out, or refuse, what was asked for versions that this process has; return for how many sagas."""
+        found = 0
+
+        async def work(tx: StoreTransaction, batch_of: Callable[[Locked], Batch]) -> Batch:
+            nonlocal found
+            locked = await tx.lock_upgrading(self._registry.pins, limit=self._batch)
+            found, batch = len(locked.sagas), batch_of(locked)
+            asked = [one for one in await tx.pending_signals(list(locked.sagas)) if one.kind.startswith(UPGRADE)]
+            answers = [answer for signal in asked if (answer := self._answer(batch, signal)) is not None]
+            await tx.take_signals([answer.signal_id for answer in answers if answer.signal_id])
+            await tx.add_audit(answers)
+            await tx.set_pins(_new_pins(locked, batch))
+            return batch
+
+        await self._engine.transact(work)
+        return found
+
+    def _answer(self, batch: Batch, signal: StoredSignal) -> AuditEntry | None:
+        """Decide one request; None where it is for a version that others have."""
+        saga = batch.saga(signal.saga_id)
+        request = UpgradeRequested.of(signal.body)
+        if saga is None:
+            return None
+        outcome = self._decided(saga, request, batch.now)
+        if outcome is None:
+            return None
+        if outcome.decision is not None:
+            batch.keep(saga.id, outcome.decision)
+        after = batch.saga(saga.id) or saga
+        words = (saga.status.value, after.status.value, outcome.refused)
+        return AuditEntry(saga.id, upgrade_kind(request.version), request.by, request.reason, *words, signal.id)
+
+    def _decided(self, saga: SagaInstance, request: UpgradeRequested, now: datetime) -> Upgrade | None:
+        target = self._registry.version(saga.pin.name, request.version)
+        if target is None:
+            return None
+        if pin_of(target).fingerprint != request.fingerprint:
+            return Upgrade(None, f"the engine has other steps in v{request.version}. Deploy one code everywhere first")
+        old = self._registry.find(saga.pin)
+        told = f"by {request.by or 'an operator'}: {request.reason}"
+        return upgraded(target, saga, old=old.plan if old else None, now=now, told=told)
+
+
+def _new_pins(locked: Locked, batch: Batch) -> dict[UUID, Pin]:
+    now = {saga_id: batch.saga(saga_id) for saga_id in locked.sagas}
+    return {one: saga.pin for one, saga in now.items() if saga and saga.pin != locked.sagas[one].pin}
