@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection, func, select
 
-from orchestrator.instance import TIMER, Direction, StepStatus
-from orchestrator.sql.tables import in_schema, saga_event, saga_signal, saga_step, saga_unmatched
+from orchestrator.instance import TIMER, Direction, Pin, StepStatus
+from orchestrator.sql.tables import in_schema, saga_event, saga_instance, saga_signal, saga_step, saga_unmatched
+from orchestrator.sql.versions import live_workers
 from orchestrator.status import AuditRow, SagaRow, audit_of, get_saga
+from orchestrator.workers import DEAD_AFTER
 
 _OPEN: Final = [status.value for status in StepStatus if status.open]
 
@@ -65,6 +67,8 @@ class Evidence:
     unmatched: Sequence[str]
     """Why messages that came for it could not be used, the newest first."""
     audit: Sequence[AuditRow]
+    known: bool = True
+    """Whether an engine that was heard of in the last minute has its definition."""
 
 
 def read_evidence(connection: Connection, saga_id: UUID, *, schema: str | None = None) -> Evidence | None:
@@ -78,7 +82,16 @@ def read_evidence(connection: Connection, saga_id: UUID, *, schema: str | None =
         _signals(connection, saga_id, schema),
         _unmatched(connection, saga_id, schema),
         audit_of(connection, saga_id, schema=schema),
+        _known(connection, saga_id, schema),
     )
+
+
+def _known(connection: Connection, saga_id: UUID, schema: str | None) -> bool:
+    instance = in_schema(saga_instance, schema).c
+    columns = (instance.name, instance.version, instance.fingerprint)
+    pin = Pin(*connection.execute(select(*columns).where(instance.id == saga_id)).one())
+    workers = live_workers(connection, datetime.now(UTC), DEAD_AFTER, schema=schema)
+    return any(pin in worker.pins for worker in workers)
 
 
 def _awaited(connection: Connection, saga_id: UUID, schema: str | None) -> list[Awaited]:

@@ -196,19 +196,20 @@ class Plan:
 
 def fingerprint_of(root: Branch) -> str:
     """Digest names, kinds, nesting, roles and wire names: what an instance in flight depends on."""
-    text = json.dumps(_shape(root), separators=(",", ":"))
+    text = json.dumps(shape_of(root), separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _shape(part: LeafPlan | Branch) -> list[Any]:
+def shape_of(part: LeafPlan | Branch) -> list[Any]:
+    """What the fingerprint digests: of a step its kind, its name and more, of a group its kind and its parts."""
     if isinstance(part, Branch):
-        return ["parallel" if part.together else "sequence", [_shape(p) for p in part.parts]]
+        return ["parallel" if part.together else "sequence", [shape_of(p) for p in part.parts]]
     if isinstance(part, EventLeaf):
         return ["event", part.name, part.event.wire_name]
     if isinstance(part, DelayLeaf):
         return ["delay", part.name]
     if isinstance(part, ItemsLeaf):
-        return ["for-each", part.name, _shape(part.inner)]
+        return ["for-each", part.name, shape_of(part.inner)]
     if isinstance(part, ChildLeaf):
         return ["saga", part.name, part.step.saga.name, part.undoable]
     role = _role(part)

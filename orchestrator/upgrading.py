@@ -154,6 +154,8 @@ def _problems(saga: type[Saga[Any]], instance: SagaInstance, old: Plan | None) -
         yield f"it is {instance.status.value}"
     for record in sorted(instance.steps.values(), key=lambda record: record.seq):
         yield from _misfits(record, plan.leaves.get(record.key.step), saga.version)
+    for label, later in _left_behind(plan.root, instance):
+        yield f"{label} is awaited, and in v{saga.version} it stands before {later}, which has begun"
     yield from _of_the_pivots(plan, instance, old)
 
 
@@ -168,7 +170,7 @@ def _misfits(record: StepRecord, leaf: LeafPlan | None, version: int) -> Iterato
         return
     if bool(record.key.branch) != bool(leaf.group):
         yield f"{it}, and in v{version} it stands {'inside' if leaf.group else 'outside'} of a ForEach"
-    if isinstance(leaf, ItemsLeaf) and record.memo and set(leaf.steps) != set(Roster.of(record).steps):
+    if isinstance(leaf, ItemsLeaf) and record.memo and sorted(leaf.steps) != sorted(Roster.of(record).steps):
         yield f"{it} with the steps {', '.join(Roster.of(record).steps)}, and its items have others in v{version}"
     if record.status.open:
         yield from _misfits_in_flight(record, leaf, version, it)
@@ -215,6 +217,26 @@ def _passed(plan: Plan, instance: SagaInstance) -> bool:
 # -- what it is beyond
 
 
+def _left_behind(part: LeafPlan | Branch, instance: SagaInstance, branch: str = "") -> Iterator[tuple[str, str]]:
+    """What is awaited in a sequence before a step that has begun: the sequence would go on without it."""
+    if isinstance(part, ItemsLeaf):
+        for item in {key.branch for key in instance.steps if key.branch and key.step in part.steps}:
+            yield from _left_behind(part.inner, instance, item)
+    if not isinstance(part, Branch):
+        return
+    begun = [inner for inner in part.parts if _has_begun(inner, instance, branch)]
+    for inner in begun:
+        if not part.together and inner is not begun[-1]:
+            keys = (StepKey(name, branch=branch) for name in _names(inner))
+            yield from ((key.label, next(_names(begun[-1]))) for key in keys if _is_awaited(instance, key))
+        yield from _left_behind(inner, instance, branch)
+
+
+def _is_awaited(instance: SagaInstance, key: StepKey) -> bool:
+    record = instance.steps.get(key)
+    return record is not None and (record.status.open or key.label == instance.blocked_step)
+
+
 def _passed_over(part: LeafPlan | Branch, instance: SagaInstance) -> Iterator[str]:
     """The steps before the last one of a sequence that has begun, and have not begun themselves."""
     if not isinstance(part, Branch):
@@ -227,8 +249,8 @@ def _passed_over(part: LeafPlan | Branch, instance: SagaInstance) -> Iterator[st
             yield from _passed_over(inner, instance)
 
 
-def _has_begun(part: LeafPlan | Branch, instance: SagaInstance) -> bool:
-    return any(StepKey(name) in instance.steps for name in _names(part))
+def _has_begun(part: LeafPlan | Branch, instance: SagaInstance, branch: str = "") -> bool:
+    return any(StepKey(name, branch=branch) in instance.steps for name in _names(part))
 
 
 def _names(part: LeafPlan | Branch) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from orchestrator.evidence import Awaited, Evidence
 from orchestrator.instance import CHILD, ITEMS, LOCAL, TIMER, BlockedReason, Direction, SagaStatus, StepStatus
-from orchestrator.signal_codec import ACTIONS
+from orchestrator.signal_codec import ACTIONS, UPGRADE
 from orchestrator.status import SagaRow
 from orchestrator.words import duration, instant
 
@@ -66,6 +66,8 @@ def _sentences(evidence: Evidence, now: datetime) -> Iterator[str]:
         yield from _aside(evidence, now)
         if _unnoticed(saga, now):
             yield f"It has been due since {instant(saga.next_wake_at or now)}, and no engine has looked at it."
+        if not evidence.known and saga.blocked_reason != BlockedReason.NEEDS_VERSION.value:
+            yield f"No engine that was heard of in the last minute has {saga.saga} v{saga.version}."
 
 
 def _standing(saga: SagaRow, now: datetime) -> str:
@@ -84,7 +86,7 @@ def _standing(saga: SagaRow, now: datetime) -> str:
 def _paused(evidence: Evidence, now: datetime) -> str:
     by = next((asked for asked in reversed(evidence.audit) if asked.action == "pause" and not asked.refused), None)
     who = f" by {by.by or 'an operator'}: {by.reason}" if by else ""
-    parked = sum(1 for signal in evidence.signals if signal.kind not in ACTIONS)
+    parked = sum(1 for signal in evidence.signals if signal.kind not in ACTIONS and UPGRADE not in signal.kind)
     kept = f" Kept until it is resumed: {_count(parked, 'message')}." if parked else ""
     since = _ago(evidence.saga.paused_at or now, now)
     return f"It was paused {since}{who}. Nothing is sent, and deadlines stand still.{kept}"
@@ -155,6 +157,9 @@ def _aside(evidence: Evidence, now: datetime) -> Iterator[str]:
         if signal.error:
             line = signal.error.strip().splitlines()[-1]
             yield f"A {signal.kind} is kept that made the saga's code raise: {line}."
+        elif signal.kind.startswith(UPGRADE):
+            asked = f"Its upgrade to v{signal.kind.removeprefix(UPGRADE)} was asked for {_ago(signal.arrived_at, now)}"
+            yield f"{asked}; no engine has taken that yet."
         elif signal.kind in ACTIONS:
             yield f"An operator asked to {signal.kind} it {_ago(signal.arrived_at, now)}; no engine has taken that yet."
     if evidence.unmatched:
@@ -177,7 +182,6 @@ _OF_BLOCKED: Final = {
     BlockedReason.PIVOT_UNKNOWN: "Bring {who} back, or find out there what happened",
     BlockedReason.COMPENSATION_FAILED: "See to it that {who} can undo it",
     BlockedReason.CODE_ERROR: "Deploy code that works",
-    BlockedReason.NEEDS_VERSION: "Start an engine that has this version: saga run ...",
     BlockedReason.CHILD_ABANDONED: "Settle by hand what the abandoned saga left",
 }
 
@@ -186,7 +190,9 @@ def _advice(evidence: Evidence, now: datetime) -> Iterator[Advice]:
     saga = evidence.saga
     if saga.status.terminal:
         return
-    if _unnoticed(saga, now) or _unanswered(evidence, now):
+    if saga.blocked_reason == BlockedReason.NEEDS_VERSION.value or not evidence.known:
+        yield from _of_the_version(saga)
+    elif _unnoticed(saga, now) or _unanswered(evidence, now):
         yield Advice(f"Start an engine that knows {saga.saga} v{saga.version}: saga run ...", "it takes the saga on")
     if saga.paused_at is not None:
         yield _command(saga, "resume", "what came meanwhile is applied, then it goes on; deadlines move by the pause")
@@ -197,13 +203,21 @@ def _advice(evidence: Evidence, now: datetime) -> Iterator[Advice]:
     yield _command(saga, "abandon", _FOR_GOOD)
 
 
+def _of_the_version(saga: SagaRow) -> Iterator[Advice]:
+    yield Advice(f"Start an engine that knows {saga.saga} v{saga.version}: saga run ...", "it takes the saga on")
+    look = f"saga upgrade {saga.saga} --from {saga.version} --dry-run"
+    yield Advice(
+        f"Or look whether a later version would do: {look}", "changes nothing; it tells what fits, and what not"
+    )
+
+
 def _out_of_the_block(saga: SagaRow, reason: BlockedReason) -> Iterator[Advice]:
+    if reason is BlockedReason.NEEDS_VERSION:
+        return
     step = saga.blocked_step or "the saga"
     yield Advice(_OF_BLOCKED[reason].format(who=f"the participant of {step}"), "the next action then succeeds")
     if reason is BlockedReason.CODE_ERROR:
         yield _command(saga, "retry", "applies what was kept, with the code that is then deployed")
-        return
-    if reason is BlockedReason.NEEDS_VERSION:
         return
     undoing = reason is BlockedReason.COMPENSATION_FAILED
     yield _command(saga, "retry", _ASK_AGAIN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,17 +34,32 @@ def assert_contracts(*parties: Service | Party, golden: str | Path) -> None:
         AssertionError: they differ, and how; or there is no such file.
         MessageDefinitionError: one wire name stands for two different things.
     """
-    path = Path(golden)
     contracts = contracts_of([party_of(one) if isinstance(one, Service) else one for one in parties])
     now = json.dumps({name: _agreed(contract) for name, contract in contracts.items()}, indent=2) + "\n"
-    if os.environ.get(RENEW):
+    path = Path(golden)
+    assert_golden(path, now, RENEW, lambda agreed: _told(path, agreed, now))
+
+
+def assert_golden(path: Path, now: str, renew: str, told: Callable[[str], str]) -> None:
+    """Hold a text against a golden file, or write it there if the environment says so.
+
+    Args:
+        path: the file.
+        now: what it should hold.
+        renew: the variable of the environment that says to write it.
+        told: from what the file holds to what the failing test says.
+
+    Raises:
+        AssertionError: they differ; or there is no such file.
+    """
+    if os.environ.get(renew):
         path.write_text(now)
         return
     if not path.exists():
-        raise AssertionError(f"there is no {path} yet. Write it: {RENEW}=1 pytest ..., and commit it")
+        raise AssertionError(f"there is no {path} yet. Write it: {renew}=1 pytest ..., and commit it")
     agreed = path.read_text()
     if agreed != now:
-        raise AssertionError(_told(path, agreed, now))
+        raise AssertionError(told(agreed))
 
 
 def _agreed(contract: Contract) -> Json:

@@ -66,7 +66,7 @@ def command(word: ActionWord, told: str) -> Callable[..., None]:
         database_url: options.DatabaseUrl = None,
         as_json: options.AsJson = False,
     ) -> None:
-        order = many.Order(word, reason, step, _who())
+        order = many.Order(word, reason, step, who())
         chosen = many.Choice(saga, status, key, at, error, older_than, limit, everything)
         many.refuse_unclear(order, ids or [], chosen)
         if ids and len(ids) == 1 and not dry_run:
@@ -111,7 +111,8 @@ async def _asked(saga_id: UUID, order: many.Order, database_url: str | None) -> 
         return await sagas.get(saga_id)
 
 
-def _who() -> str:
+def who() -> str:
+    """The name of whoever runs this command, if it has one."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a user id without a name, as in containers

@@ -150,6 +150,7 @@ def _trouble(connection: Connection, schema: str | None) -> list[Finding]:
     from sqlalchemy import func, select
 
     from messaging.sql.tables import tables
+    from orchestrator.cli.roll import roll
     from orchestrator.sql.backlog import backlog
     from orchestrator.sql.tables import in_schema, saga_instance, saga_step
 
@@ -173,6 +174,7 @@ def _trouble(connection: Connection, schema: str | None) -> list[Finding]:
             "last_error in message_outbox says why; they are tried again",
         ),
         _outbox_lag(count(of=outbox), backlog(connection, schema=schema).outbox_oldest_seconds),
+        *roll(connection, schema),
     ]
 
 

@@ -24,6 +24,7 @@ from orchestrator.cli import (
     show,
     start,
     topology,
+    upgrade,
     watch,
     why,
 )
@@ -197,6 +198,13 @@ _add(
     "export", export.export, _SAGAS, "saga export 019f6d3a-... --as-test --app shop.main:app > tests/test_order_1001.py"
 )
 _add("watch", watch.watch, _SAGAS, "saga watch 019f6d3a-...", "saga watch --all")
+_add(
+    "upgrade",
+    upgrade.upgrade,
+    _SAGAS,
+    "saga upgrade create-order --from 1 --dry-run --app shop.main:app",
+    """saga upgrade create-order --from 1 --to 2 --reason "v1 goes\"""",
+)
 _acts(
     "cancel",
     "Have sagas undone. Refused once the pivot is out or passed, and after the end (exit code 4).",
