@@ -14,10 +14,10 @@ from orchestrator.cli.exits import CommandError
 from orchestrator.cli.report import reported
 
 if TYPE_CHECKING:
+    from orchestrator.bulk_upgrade import UpgradeResult
     from orchestrator.definition import Saga
     from orchestrator.registry import SagaRegistry
     from orchestrator.settings import OrchestratorSettings
-    from orchestrator.upgrades import UpgradeResult
 
 
 @reported
@@ -81,8 +81,8 @@ def _version(registry: SagaRegistry, name: str, version: int | None) -> type[Sag
 async def _looked(
     settings: OrchestratorSettings, registry: SagaRegistry, to: type[Saga[Any]], from_version: int
 ) -> Sequence[UpgradeResult]:
+    from orchestrator.bulk_upgrade import upgradable
     from orchestrator.cli.database import opened
-    from orchestrator.upgrades import upgradable
 
     old, schema = registry.version(to.name, from_version), settings.database_schema
     async with opened(settings) as engine, engine.connect() as connection:
