@@ -18,7 +18,7 @@ from messaging import failpoints
 from messaging.codec import DEFAULT_LIMITS, Limits
 from orchestrator.batch import Batch
 from orchestrator.errors import ConcurrentUpdate
-from orchestrator.incoming import Events, Reply, Unmatched, unmatched_message
+from orchestrator.incoming import Events, Reply, UnknownEvent, Unmatched, unmatched_message
 from orchestrator.instance import SagaInstance, StepKey
 from orchestrator.local_runner import Due, LocalJob, job_of
 from orchestrator.registry import SagaRegistry
@@ -48,6 +48,7 @@ from orchestrator.store import (
     UnmatchedMessage,
 )
 from orchestrator.watching import Watching
+from orchestrator.workers import DEAD_AFTER
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class EngineSettings:
     grace: timedelta = timedelta(seconds=30)
     """How long a committed command may be on its way to the broker before it is sent again."""
     keep_events_for: timedelta = timedelta(hours=24)
+    needs_version_after: timedelta = DEAD_AFTER
+    """How long a saga is due, and no process has its version, before it is blocked; a silent process is dead then."""
     limits: Limits = DEFAULT_LIMITS
 
 
@@ -122,13 +125,24 @@ class Engine:
     async def keep_events(self, items: Sequence[Events | Unmatched]) -> list[UUID]:
         """Keep events, unmatched ones aside; return the ids of the new ones, to be matched next."""
         rows = [row for item in items if isinstance(item, Events) for row in item.rows]
-        unmatched = [unmatched_message(item, item.reason) for item in items if isinstance(item, Unmatched)]
         async with self._store.transaction() as tx:
+            unread = await self._for_others(tx, items)
+            aside = [item for item in items if isinstance(item, Unmatched) and item not in unread]
+            unmatched = [unmatched_message(item, item.reason) for item in aside]
             await tx.add_unmatched(unmatched)
-            new = await tx.add_events(rows)
+            new = await tx.add_events([*rows, *(item.unread for item in unread)])
         failpoints.reached("engine.events_kept")
         self._tell_unmatched(len(unmatched))
         return new
+
+    async def _for_others(self, tx: StoreTransaction, items: Sequence[Events | Unmatched]) -> list[UnknownEvent]:
+        """Those that some other process, of a later release say, can read."""
+        unknown = [item for item in items if isinstance(item, UnknownEvent)]
+        if not unknown:
+            return []
+        workers = await tx.workers(dead_after=self.settings.needs_version_after)
+        read_elsewhere = {wire_name for worker in workers for wire_name in worker.events}
+        return [item for item in unknown if item.unread.wire_name in read_elsewhere]
 
     async def match_events(self, event_ids: Sequence[UUID] | None = None) -> int:
         """Hand kept events to the sagas that wait for them; return how many found one."""

@@ -21,7 +21,7 @@ from messaging.evolution import body_of_today
 from messaging.transport import Delivery
 from orchestrator.progress import KEYLESS
 from orchestrator.registry import KnownEvent
-from orchestrator.store import ReceivedEvent, UnmatchedMessage
+from orchestrator.store import ReceivedEvent, UnmatchedMessage, UnreadEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,13 @@ class Unmatched:
 
     reason: str
     delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownEvent(Unmatched):
+    """An event of a type that no definition here waits for; another process may have one that does."""
+
+    unread: ReceivedEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,8 @@ def read_event(
         return Unmatched(error.problem, delivery)
     event_type = known.get(envelope.type)
     if event_type is None:
-        return Unmatched(f"no saga here waits for events of type {envelope.type!r}", delivery)
+        reason = f"no saga here waits for events of type {envelope.type!r}"
+        return UnknownEvent(reason, delivery, _unread(envelope, keep_for))
     try:
         body = body_of_today(event_type.event, envelope, limits)
         keys = _keys_of(body, envelope.text_header(wire.SAGA_ID), event_type)
@@ -105,6 +113,22 @@ def read_event(
     message_id = envelope.message_id or str(uuid4())
     rows = tuple(ReceivedEvent(message_id, envelope.type, key, body.decode(), keep_for) for key in keys)
     return Events(rows, delivery) if rows else Unmatched("no key, and no saga-id header to match by", delivery)
+
+
+def _unread(envelope: Envelope, keep_for: timedelta) -> ReceivedEvent:
+    names = (wire.SAGA_ID, wire.SCHEMA_VERSION)
+    headers = {name: envelope.headers[name] for name in names if name in envelope.headers}
+    body = json.dumps({"body": envelope.body.decode(), "headers": headers}, ensure_ascii=False)
+    return ReceivedEvent(envelope.message_id or str(uuid4()), envelope.type, "", body, keep_for)
+
+
+def read_kept(
+    unread: UnreadEvent, known: Mapping[str, KnownEvent], limits: Limits, keep_for: timedelta
+) -> Events | Undecodable | Unmatched:
+    """Read an event that a process could not read which took it."""
+    kept = json.loads(unread.body)
+    envelope = Envelope(unread.message_id, kept["body"].encode(), unread.wire_name, headers=kept["headers"])
+    return read_event(Delivery(envelope, "", tag=0, epoch=0), known, limits, keep_for)
 
 
 def _keys_of(body: bytes, saga_id: str, known: KnownEvent) -> list[str]:
@@ -145,7 +169,9 @@ def _seconds(value: object) -> timedelta | None:
     return timedelta(seconds=min(seconds, 366 * 86400)) if math.isfinite(seconds) and seconds > 0 else None
 
 
-def unmatched_message(item: Unmatched | Reply, reason: str, saga_id: UUID | None = None) -> UnmatchedMessage:
+def unmatched_message(
+    item: Unmatched | Undecodable | Reply, reason: str, saga_id: UUID | None = None
+) -> UnmatchedMessage:
     """The row that keeps a message whole."""
     envelope = item.delivery.envelope
     properties = {

@@ -28,6 +28,7 @@ from orchestrator.store import (
     SagaCommand,
     StoredSignal,
     UnmatchedMessage,
+    UnreadEvent,
 )
 from orchestrator.workers import Worker
 
@@ -255,7 +256,25 @@ class MemoryTransaction:
         self._put(workers, worker.id, (worker, now))
         for dead in [one for one, (_, heard) in workers.items() if heard < now - dead_after]:
             self._remove(workers, dead)
-        return [known for _, (known, _) in sorted(workers.items())]
+        return await self.workers(dead_after=dead_after)
+
+    async def workers(self, *, dead_after: timedelta) -> list[Worker]:
+        """Return the processes that are alive."""
+        since = await self.now() - dead_after
+        return [worker for _, (worker, heard) in sorted(self._tables.workers.items()) if heard >= since]
+
+    async def unread_events(self, wire_names: Sequence[str], *, limit: int) -> list[UnreadEvent]:
+        """Return kept events of these types that nobody has read."""
+        kept = [one for _, one in sorted(self._tables.events.items()) if not one.event.key and not one.consumed_by]
+        found = [one for one in kept if one.event.wire_name in wire_names]
+        return [UnreadEvent(o.id, o.event.message_id, o.event.wire_name, o.event.body) for o in found[:limit]]
+
+    async def drop_events(self, event_ids: Sequence[UUID]) -> None:
+        """Delete unread events."""
+        for event_id in event_ids:
+            event = self._tables.events[event_id].event
+            self._remove(self._tables.events, event_id)
+            self._remove(self._tables.event_ids, (event.message_id, event.key))
 
     async def start(self, saga: SagaInstance, *, reuse_key_after_end: bool = False) -> tuple[UUID, bool]:
         """Write a new saga and its business key; return its id and True, or who has the key, and False."""

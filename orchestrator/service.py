@@ -24,6 +24,7 @@ from orchestrator.settings import OrchestratorSettings
 from orchestrator.store import SagaStore
 from orchestrator.version_keeper import VersionKeeper
 from orchestrator.watching import Watcher, Watching
+from orchestrator.workers import Worker, this_process
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ class OrchestratorService:
             InstallationMismatch: the queues are another installation's, or declared otherwise.
         """
         settings, transport = self._settings, self._transport
+        worker = await self._announced()
         try:
             await transport.declare(self._queues.specs(self._registry, owner=self._owner))
         except TopologyMismatch as error:
@@ -115,7 +117,9 @@ class OrchestratorService:
             transport, transport.full_name(self._queues.replies), timeout=grace / 2, watching=self._watching
         )
         limits = Limits(max_body_bytes=settings.max_body_bytes)
-        engine_settings = EngineSettings(settings.batch, grace, settings.seconds("keep_events"), limits)
+        engine_settings = EngineSettings(
+            settings.batch, grace, settings.seconds("keep_events"), settings.seconds("needs_version"), limits
+        )
         self._engine = Engine(self._registry, self._store, self._sender, engine_settings, watching=self._watching)
         self._local = LocalRunner(self._engine.run_local)
         self._engine.local_due = self._local.take
@@ -130,10 +134,17 @@ class OrchestratorService:
         nudge.listen(self._loop.nudge)
         self._spawn(self._sender.run(), "sender")
         self._main = self._spawn(self._loop.run(), "engine")
-        keeper = VersionKeeper(self._engine, self._store, self._registry, settings.seconds("needs_version"))
+        keeper = VersionKeeper(self._engine, self._store, self._registry, worker)
         self._spawn(keeper.run(), "versions")
         if self._outbox:
             self._spawn(self._outbox.run(), "outbox relay")
+
+    async def _announced(self) -> Worker:
+        """Tell what this process has, before messages can reach the queue that others may not be able to read."""
+        worker = this_process(self._registry.pins, self._registry.events)
+        async with self._store.transaction() as tx:
+            await tx.announce(worker, dead_after=self._settings.seconds("needs_version"))
+        return worker
 
     async def _recover(self) -> None:
         """Send unanswered commands again, each with all the time it may need: being away is no timeout."""

@@ -90,13 +90,27 @@ class StoredSignal:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedEvent:
-    """An event to be kept: one row for each key under which some definition may look for it."""
+    """An event to be kept: one row for each key under which some definition may look for it.
+
+    No wait has an empty key: under that one it is kept unread, see `UnreadEvent`.
+    """
 
     message_id: str
     wire_name: str
     key: str
     body: str
     keep_for: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadEvent:
+    """An event kept under no key, whole, by a process that cannot read its type, for one that can."""
+
+    id: UUID
+    message_id: str
+    wire_name: str
+    body: str
+    """See `incoming`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +193,18 @@ class StoreTransaction(Protocol):
 
         Returns those that remain, this one among them.
         """
+        ...
+
+    async def workers(self, *, dead_after: timedelta) -> list[Worker]:
+        """Return the processes that were heard of within this time."""
+        ...
+
+    async def unread_events(self, wire_names: Sequence[str], *, limit: int) -> list[UnreadEvent]:
+        """Lock and return kept events of these types that nobody has read; what others hold is passed over."""
+        ...
+
+    async def drop_events(self, event_ids: Sequence[UUID]) -> None:
+        """Delete unread events, once they are kept under their keys."""
         ...
 
     async def start(self, saga: SagaInstance, *, reuse_key_after_end: bool = False) -> tuple[UUID, bool]:

@@ -15,13 +15,14 @@ from uuid import UUID
 
 from orchestrator.batch import Batch
 from orchestrator.engine import Engine
+from orchestrator.incoming import Events, read_kept, unmatched_message
 from orchestrator.instance import Pin, SagaInstance
 from orchestrator.registry import SagaRegistry, pin_of
 from orchestrator.signal_codec import UPGRADE, upgrade_kind
 from orchestrator.store import AuditEntry, Locked, SagaStore, StoredSignal, StoreTransaction
 from orchestrator.upgrading import Upgrade, UpgradeRequested, upgraded
 from orchestrator.versions import lifted, needing_version
-from orchestrator.workers import this_process
+from orchestrator.workers import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +38,12 @@ class VersionKeeper:
         engine: writes what is decided here.
         store: the engine's.
         registry: the engine's.
-        dead_after: how long a process may be silent, and a saga due without its definition.
+        worker: how this process announces itself.
     """
 
-    def __init__(self, engine: Engine, store: SagaStore, registry: SagaRegistry, dead_after: timedelta) -> None:
-        self._engine, self._store, self._registry, self._dead_after = engine, store, registry, dead_after
-        self._worker = this_process(registry.pins)
+    def __init__(self, engine: Engine, store: SagaStore, registry: SagaRegistry, worker: Worker) -> None:
+        self._engine, self._store, self._registry, self._worker = engine, store, registry, worker
+        self._dead_after = engine.settings.needs_version_after
         self._batch = engine.settings.batch
         self._begun: datetime | None = None
 
@@ -54,6 +55,7 @@ class VersionKeeper:
             await self._tried(self.beat)
             for _ in range(looks):
                 await self._tried(self.upgrade)
+                await self._tried(self.read_events)
                 await asyncio.sleep(look_every.total_seconds())
 
     async def _tried(self, work: Callable[[], Awaitable[object]]) -> None:
@@ -102,6 +104,20 @@ class VersionKeeper:
         pin = saga.pin
         logger.warning("Saga %s is blocked: no engine that runs has %s v%d", saga.id, pin.name, pin.version)
         batch.keep(saga.id, needing_version(saga, batch.now))
+
+    async def read_events(self) -> int:
+        """Read events that processes took which cannot, and match them; return how many there were."""
+        settings, known = self._engine.settings, self._registry.events
+        async with self._store.transaction() as tx:
+            unread = await tx.unread_events(list(known), limit=self._batch)
+            read = [read_kept(one, known, settings.limits, settings.keep_events_for) for one in unread]
+            new = await tx.add_events([row for one in read if isinstance(one, Events) for row in one.rows])
+            aside = [one for one in read if not isinstance(one, Events)]
+            await tx.add_unmatched([unmatched_message(one, one.reason) for one in aside])
+            await tx.drop_events([one.id for one in unread])
+        if new:
+            await self._engine.match_events(new)
+        return len(unread)
 
     # -- upgrades
 

@@ -26,18 +26,23 @@ class Worker:
     host: str
     process_id: int
     pins: tuple[Pin, ...]
+    events: tuple[str, ...] = ()
+    """The wire names of those it can read."""
+
+    @property
+    def definitions(self) -> str:
+        """What it has, as its row keeps it."""
+        sagas = [[pin.name, pin.version, pin.fingerprint] for pin in self.pins]
+        return json.dumps({"sagas": sagas, "events": self.events})
 
 
-def this_process(pins: Iterable[Pin]) -> Worker:
+def worker_of(worker_id: UUID, host: str, process_id: int, definitions: str) -> Worker:
+    """A worker, from its row."""
+    fields = json.loads(definitions)
+    pins = tuple(Pin(name, version, fingerprint) for name, version, fingerprint in fields["sagas"])
+    return Worker(worker_id, host, process_id, pins, tuple(fields["events"]))
+
+
+def this_process(pins: Iterable[Pin], events: Iterable[str] = ()) -> Worker:
     """An engine of this process, under an id of its own."""
-    return Worker(new_id(), socket.gethostname(), os.getpid(), tuple(pins))
-
-
-def pins_to_text(pins: Iterable[Pin]) -> str:
-    """As the row of a worker keeps them."""
-    return json.dumps([[pin.name, pin.version, pin.fingerprint] for pin in pins])
-
-
-def pins_from_text(text: str) -> tuple[Pin, ...]:
-    """From what the row of a worker keeps."""
-    return tuple(Pin(name, version, fingerprint) for name, version, fingerprint in json.loads(text))
+    return Worker(new_id(), socket.gethostname(), os.getpid(), tuple(pins), tuple(events))

@@ -31,6 +31,7 @@ from orchestrator.store import (
     SagaCommand,
     StoredSignal,
     UnmatchedMessage,
+    UnreadEvent,
 )
 from orchestrator.workers import Worker
 
@@ -122,6 +123,20 @@ class SqlTransaction:
     async def announce(self, worker: Worker, *, dead_after: timedelta) -> list[Worker]:
         """Three statements, four the first time."""
         return await self._run(versions.announce, worker, await self.now(), dead_after, self._schema)
+
+    async def workers(self, *, dead_after: timedelta) -> list[Worker]:
+        """One statement."""
+        now = await self.now()
+        return await self._run(versions.live_workers, now, dead_after, schema=self._schema)
+
+    async def unread_events(self, wire_names: Sequence[str], *, limit: int) -> list[UnreadEvent]:
+        """One statement."""
+        return await self._run(versions.unread_events, wire_names, limit, self._schema) if wire_names else []
+
+    async def drop_events(self, event_ids: Sequence[UUID]) -> None:
+        """One statement."""
+        if event_ids:
+            await self._run(versions.drop_events, event_ids, self._schema)
 
     async def start(self, saga: SagaInstance, *, reuse_key_after_end: bool = False) -> tuple[UUID, bool]:
         """See `start_saga`."""

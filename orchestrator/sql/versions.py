@@ -14,8 +14,9 @@ from orchestrator.signal_codec import upgrade_kind
 from orchestrator.sql.hot import known_pins
 from orchestrator.sql.items import with_items
 from orchestrator.sql.rows import INSTANCE_COLUMNS, STEP_COLUMNS, sagas_of
-from orchestrator.sql.tables import in_schema, saga_instance, saga_step, saga_worker
-from orchestrator.workers import Worker, pins_from_text, pins_to_text
+from orchestrator.sql.tables import in_schema, saga_event, saga_instance, saga_step, saga_worker
+from orchestrator.store import UnreadEvent
+from orchestrator.workers import Worker, worker_of
 
 Condition: TypeAlias = tuple[str, Mapping[str, Any]]
 """Of an instance `i`, with its parameters."""
@@ -56,8 +57,7 @@ def announce(
 ) -> list[Worker]:
     """Write that a process is alive, forget those that are not; return those that are."""
     table = in_schema(saga_worker, schema)
-    definitions = pins_to_text(worker.pins)
-    beaten = update(table).where(table.c.id == worker.id).values(heartbeat_at=now, definitions=definitions)
+    beaten = update(table).where(table.c.id == worker.id).values(heartbeat_at=now, definitions=worker.definitions)
     if not connection.execute(beaten).rowcount:
         connection.execute(
             insert(table),
@@ -65,7 +65,7 @@ def announce(
                 "id": worker.id,
                 "host": worker.host,
                 "process_id": worker.process_id,
-                "definitions": definitions,
+                "definitions": worker.definitions,
                 "started_at": now,
                 "heartbeat_at": now,
             },
@@ -81,7 +81,24 @@ def live_workers(
     table = in_schema(saga_worker, schema)
     columns = (table.c.id, table.c.host, table.c.process_id, table.c.definitions)
     alive = select(*columns).where(table.c.heartbeat_at >= now - dead_after).order_by(table.c.id)
-    return [Worker(*row[:3], pins_from_text(row[3])) for row in connection.execute(alive)]
+    return [worker_of(*row) for row in connection.execute(alive)]
+
+
+def unread_events(
+    connection: Connection, wire_names: Sequence[str], limit: int, schema: str | None
+) -> list[UnreadEvent]:
+    """Along the index of kept events; what others hold is passed over."""
+    event = in_schema(saga_event, schema)
+    kept = (event.c.wire_name.in_(wire_names), event.c.key == "", event.c.consumed_at.is_(None))
+    columns = (event.c.id, event.c.message_id, event.c.wire_name, event.c.body)
+    statement = select(*columns).where(*kept).order_by(event.c.id).limit(limit).with_for_update(skip_locked=True)
+    return [UnreadEvent(*row) for row in connection.execute(statement)]
+
+
+def drop_events(connection: Connection, event_ids: Sequence[UUID], schema: str | None) -> None:
+    """One statement."""
+    event = in_schema(saga_event, schema)
+    connection.execute(delete(event).where(event.c.id.in_(event_ids)))
 
 
 def set_pins(connection: Connection, pins: Mapping[UUID, Pin], schema: str | None) -> None:
