@@ -19,7 +19,7 @@ from orchestrator.bulk import PER_SECOND, ActionWord, Bulk, BulkResult, Looks, a
 from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import (
     AbandonRequested,
-    ActionRequested,
+    Asked,
     CancelRequested,
     CompensateRequested,
     PauseRequested,
@@ -155,13 +155,13 @@ class AsksSagas(ABC):
         async for result in self._each(asked, ids, per_second, within):
             yield result
 
-    async def _ask(self, saga_id: UUID, asked: ActionRequested, within: timedelta) -> None:
+    async def _ask(self, saga_id: UUID, asked: Asked, within: timedelta) -> None:
         [result] = [result async for result in self._each(asked, [saga_id], PER_SECOND, within)]
         if result.error is not None:
             raise result.error
 
     async def _each(
-        self, asked: ActionRequested, ids: Iterable[UUID], per_second: float, within: timedelta
+        self, asked: Asked, ids: Iterable[UUID], per_second: float, within: timedelta
     ) -> AsyncIterator[BulkResult]:
         bulk = Bulk(asked, ids, now=time.monotonic(), per_second=per_second, within=within)
         looks = Looks()
@@ -246,14 +246,12 @@ class AsksSagasBlocking(ABC):
         """Ask the same of many sagas, and tell what came of each as it comes; see `AsksSagas.bulk`."""
         return self._each(action(word, reason=reason, step=step, by=by), ids, per_second, within)
 
-    def _ask(self, saga_id: UUID, asked: ActionRequested, within: timedelta) -> None:
+    def _ask(self, saga_id: UUID, asked: Asked, within: timedelta) -> None:
         [result] = self._each(asked, [saga_id], PER_SECOND, within)
         if result.error is not None:
             raise result.error
 
-    def _each(
-        self, asked: ActionRequested, ids: Iterable[UUID], per_second: float, within: timedelta
-    ) -> Iterator[BulkResult]:
+    def _each(self, asked: Asked, ids: Iterable[UUID], per_second: float, within: timedelta) -> Iterator[BulkResult]:
         bulk = Bulk(asked, ids, now=time.monotonic(), per_second=per_second, within=within)
         looks = Looks()
         while not bulk.over:
@@ -267,9 +265,7 @@ class AsksSagasBlocking(ABC):
                 time.sleep(looks.pause(came=bool(due or results)))
 
 
-def _ask(
-    connection: Connection, saga_ids: Sequence[UUID], asked: ActionRequested, schema: str | None
-) -> dict[UUID, UUID | None]:
+def _ask(connection: Connection, saga_ids: Sequence[UUID], asked: Asked, schema: str | None) -> dict[UUID, UUID | None]:
     row = signal_to_row(asked)
     assert row is not None
     return statements.ask(connection, saga_ids, *row, schema)

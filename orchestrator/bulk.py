@@ -16,7 +16,7 @@ from uuid import UUID
 
 from orchestrator.errors import ActionRefused, SagaError, UnknownSaga
 from orchestrator.signal_codec import ACTIONS, action_word
-from orchestrator.signals import ActionRequested
+from orchestrator.signals import ActionRequested, Asked
 
 ActionWord: TypeAlias = Literal["cancel", "retry", "pause", "resume", "skip", "resolve", "compensate", "abandon"]
 
@@ -106,7 +106,7 @@ class Bulk:
 
     def __init__(
         self,
-        asked: ActionRequested,
+        asked: Asked,
         ids: Iterable[UUID],
         *,
         now: float,

@@ -22,7 +22,7 @@ from messaging.current_trace import current_trace
 from messaging.sql.sessions import CoroutineSession
 from messaging.sql.writing import after_commit
 from orchestrator import nudge
-from orchestrator.asking import AsksSagas, AsksSagasBlocking
+from orchestrator.asking_upgrades import AsksUpgrades, AsksUpgradesBlocking
 from orchestrator.bulk import Looks
 from orchestrator.definition import Saga
 from orchestrator.errors import SagaError, UnknownSaga
@@ -56,7 +56,7 @@ class StartedSaga:
     created: bool
 
 
-class SagaClient(AsksSagas):
+class SagaClient(AsksUpgrades):
     """Sagas from asyncio.
 
     Args:
@@ -156,7 +156,7 @@ class SagaClient(AsksSagas):
         return result
 
 
-class BlockingSagaClient(AsksSagasBlocking):
+class BlockingSagaClient(AsksUpgradesBlocking):
     """Sagas from threads, scripts, Django and Flask; each method as in `SagaClient`."""
 
     def __init__(self, engine: Engine, *, schema: str | None = None) -> None:

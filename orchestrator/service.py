@@ -134,8 +134,8 @@ class OrchestratorService:
         nudge.listen(self._loop.nudge)
         self._spawn(self._sender.run(), "sender")
         self._main = self._spawn(self._loop.run(), "engine")
-        keeper = VersionKeeper(self._engine, self._store, self._registry, worker)
-        self._spawn(keeper.run(), "versions")
+        self._keeper = VersionKeeper(self._engine, self._store, self._registry, worker)
+        self._spawn(self._keeper.run(), "versions")
         if self._outbox:
             self._spawn(self._outbox.run(), "outbox relay")
 
@@ -176,6 +176,7 @@ class OrchestratorService:
             return
         drain = self._settings.seconds("drain")
         nudge.forget(self._loop.nudge)
+        self._keeper.stop()
         self._loop.stop()
         await asyncio.wait([self._main], timeout=drain.total_seconds() / 4)
         await self._local.stop(drain / 4)

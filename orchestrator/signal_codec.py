@@ -16,6 +16,7 @@ from orchestrator.instance import Direction, SagaStatus, StepKey
 from orchestrator.signals import (
     AbandonRequested,
     ActionRequested,
+    Asked,
     CancelRequested,
     ChildEnded,
     ChildOrdered,
@@ -33,6 +34,7 @@ from orchestrator.signals import (
     RetryRequested,
     SkipRequested,
     Started,
+    UpgradeRequested,
 )
 
 REPLY: Final = "reply"
@@ -55,9 +57,9 @@ ACTIONS: Final[Mapping[str, type[ActionRequested]]] = {
 _WORDS: Final = {action: word for word, action in ACTIONS.items()}
 
 
-def action_word(asked: ActionRequested) -> str:
+def action_word(asked: Asked) -> str:
     """The word for what an operator asks."""
-    return _WORDS[type(asked)]
+    return "upgrade" if isinstance(asked, UpgradeRequested) else _WORDS[type(asked)]
 
 
 def upgrade_kind(version: int) -> str:
@@ -65,7 +67,13 @@ def upgrade_kind(version: int) -> str:
     return f"{UPGRADE}{version}"
 
 
-def signal_to_row(incoming: Incoming) -> tuple[str, str] | None:
+def upgrade_from_row(body: str) -> UpgradeRequested:
+    """The request that a row of such a kind stands for; what a later release has added to it is left out."""
+    fields: dict[str, Any] = json.loads(body)
+    return UpgradeRequested(fields["version"], fields["fingerprint"], fields["reason"], fields["by"])
+
+
+def signal_to_row(incoming: Incoming | UpgradeRequested) -> tuple[str, str] | None:
     """The kind and body to store; None for what the saga's own rows tell again (a start, a deadline, a local step)."""
     match incoming:
         case ReplyReceived():
@@ -95,6 +103,8 @@ def signal_to_row(incoming: Incoming) -> tuple[str, str] | None:
             return CHILD_ENDED, json.dumps({"step": incoming.step, "child_id": str(incoming.child_id), **fields})
         case ChildOrdered():
             return CHILD_ORDER, json.dumps(asdict(incoming))
+        case UpgradeRequested():
+            return upgrade_kind(incoming.version), json.dumps(asdict(incoming))
         case Started() | DeadlinePassed() | LocalFinished() | LocalFailed() | CodeFailed():
             return None
         case _:

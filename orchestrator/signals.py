@@ -156,6 +156,16 @@ class AbandonRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class UpgradeRequested:
+    """An operator wants the saga to belong to this version, with just these steps. No business of the core's."""
+
+    version: int
+    fingerprint: str
+    reason: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CodeFailed:
     """A hook of the definition raised while a signal was decided; the signal is kept aside."""
 
@@ -174,6 +184,8 @@ ActionRequested: TypeAlias = (
     | AbandonRequested
 )
 """What operators may ask for. It is decided at once, also while the saga is paused."""
+Asked: TypeAlias = ActionRequested | UpgradeRequested
+"""What is left as a signal, and answered in the audit."""
 LocalEnded: TypeAlias = LocalFinished | LocalFailed
 """What became of a local step's function."""
 Incoming: TypeAlias = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -54,27 +54,6 @@ _WORDS: Final[dict[type[LeafPlan], str]] = {
     ItemsLeaf: "a ForEach",
     ChildLeaf: "a step with a child saga",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class UpgradeRequested:
-    """What somebody asks for a saga: to belong to this version, with just these steps."""
-
-    version: int
-    fingerprint: str
-    reason: str
-    by: str = ""
-
-    @property
-    def body(self) -> str:
-        """As the signal keeps it."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def of(cls, body: str) -> UpgradeRequested:
-        """From what a signal keeps; what a later release has added is left out."""
-        fields: dict[str, Any] = json.loads(body)
-        return cls(**{name: fields[name] for name in cls.__slots__ if name in fields})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ it was due for so long, and no process that was heard of within that time has it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -18,9 +19,10 @@ from orchestrator.engine import Engine
 from orchestrator.incoming import Events, read_kept, unmatched_message
 from orchestrator.instance import Pin, SagaInstance
 from orchestrator.registry import SagaRegistry, pin_of
-from orchestrator.signal_codec import UPGRADE, upgrade_kind
+from orchestrator.signal_codec import UPGRADE, upgrade_from_row, upgrade_kind
+from orchestrator.signals import UpgradeRequested
 from orchestrator.store import AuditEntry, Locked, SagaStore, StoredSignal, StoreTransaction
-from orchestrator.upgrading import Upgrade, UpgradeRequested, upgraded
+from orchestrator.upgrading import Upgrade, upgraded
 from orchestrator.versions import lifted, needing_version
 from orchestrator.workers import Worker
 
@@ -46,19 +48,27 @@ class VersionKeeper:
         self._dead_after = engine.settings.needs_version_after
         self._batch = engine.settings.batch
         self._begun: datetime | None = None
+        self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Work until cancelled; whatever fails is done again with the next beat."""
+        """Work until `stop`; whatever fails is done again with the next beat."""
         look_every = min(_LOOK_EVERY, self._dead_after / _BEATS)
         looks = max(1, round(self._dead_after / _BEATS / look_every))
-        while True:
+        while not self._stopping.is_set():
             await self._tried(self.beat)
             for _ in range(looks):
                 await self._tried(self.upgrade)
                 await self._tried(self.read_events)
-                await asyncio.sleep(look_every.total_seconds())
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), look_every.total_seconds())
+
+    def stop(self) -> None:
+        """Let `run` end after the transaction it is in."""
+        self._stopping.set()
 
     async def _tried(self, work: Callable[[], Awaitable[object]]) -> None:
+        if self._stopping.is_set():
+            return
         try:
             await work()
         except Exception as error:  # noqa: BLE001 - nothing rests on one beat
@@ -142,7 +152,7 @@ class VersionKeeper:
     def _answer(self, batch: Batch, signal: StoredSignal) -> AuditEntry | None:
         """Decide one request; None where it is for a version that others have."""
         saga = batch.saga(signal.saga_id)
-        request = UpgradeRequested.of(signal.body)
+        request = upgrade_from_row(signal.body)
         if saga is None:
             return None
         outcome = self._decided(saga, request, batch.now)

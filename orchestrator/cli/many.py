@@ -121,7 +121,11 @@ async def client(database_url: str | None) -> AsyncGenerator[SagaClient]:
 
 def act(order: Order, ids: Sequence[UUID], choice: Choice, manner: Manner, database_url: str | None) -> None:
     """Ask each of these, or of those that are chosen; tell what came of each, and exit with the worst of it."""
-    outcomes = asyncio.run(_each(order, ids, choice, manner, database_url))
+    ended(asyncio.run(_each(order, ids, choice, manner, database_url)))
+
+
+def ended(outcomes: Counter[str]) -> None:
+    """Tell how many of each there were, and exit with the worst of them."""
     if outcomes:
         typer.echo(", ".join(f"{outcome}: {count:,}" for outcome, count in outcomes.items()), err=True)
     for outcome, code in _CODES.items():
@@ -142,7 +146,7 @@ async def _each(
         progress = Progress(len(frozen), time.monotonic())
         async for result in order.given_to(sagas, frozen, per_second=manner.per_second):
             outcomes[result.outcome.value] += 1
-            _tell(result, as_json=manner.as_json)
+            tell(result, as_json=manner.as_json)
             if told := progress.told(outcomes.total(), time.monotonic()):
                 typer.echo(told, err=True)
     return outcomes
@@ -153,15 +157,23 @@ async def _wanted(sagas: SagaClient, order: Order, ids: Sequence[UUID], manner: 
     if manner.dry_run:
         await _tell_what_would_be(sagas, order, ids, as_json=manner.as_json)
         return False
-    if given or manner.yes or not ids:
-        return True
+    if not (given or manner.yes or not ids):
+        ask_first(order.word, len(ids))
+    return True
+
+
+def ask_first(word: str, number: int) -> None:
+    """Have somebody say yes.
+
+    Raises:
+        CommandError: nobody did.
+    """
     try:
-        sure = typer.confirm(f"{order.word.capitalize()} {_counted(len(ids))}?", err=True)
+        sure = typer.confirm(f"{word.capitalize()} {counted(number)}?", err=True)
     except typer.Abort:
         raise CommandError("nothing was asked: nobody answered. Without a terminal, say --yes") from None
     if not sure:
         raise CommandError("nothing was asked")
-    return True
 
 
 async def _tell_what_would_be(sagas: SagaClient, order: Order, ids: Sequence[UUID], *, as_json: bool) -> None:
@@ -174,10 +186,11 @@ async def _tell_what_would_be(sagas: SagaClient, order: Order, ids: Sequence[UUI
             output.print_json({"saga_id": saga_id, "result": would, "error": None})
         else:
             typer.echo(f"{would}  {how_it_stands(row)}")
-    typer.echo(f"{_counted(len(ids))}. Nothing was done.", err=True)
+    typer.echo(f"{counted(len(ids))}. Nothing was done.", err=True)
 
 
-def _tell(result: BulkResult, *, as_json: bool) -> None:
+def tell(result: BulkResult, *, as_json: bool) -> None:
+    """Tell what came of one saga."""
     error = None if result.error is None else str(result.error)
     if as_json:
         output.print_json({"saga_id": result.saga_id, "result": result.outcome, "error": error})
@@ -187,5 +200,6 @@ def _tell(result: BulkResult, *, as_json: bool) -> None:
         typer.echo(f"  {error}", err=True)
 
 
-def _counted(number: int) -> str:
+def counted(number: int) -> str:
+    """So many sagas, in words."""
     return f"{number:,} saga{'s' * (number != 1)}"

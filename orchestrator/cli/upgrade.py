@@ -1,23 +1,22 @@
-"""`saga upgrade`: have sagas in flight belong to a later version of their definition."""
+"""`saga upgrade`: have sagas in flight go on with a later version of their definition."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli import exits, options, output
+from orchestrator.cli import acting, exits, many, options, output
 from orchestrator.cli.exits import CommandError
 from orchestrator.cli.report import reported
 
 if TYPE_CHECKING:
-    from orchestrator.bulk_upgrade import UpgradeResult
+    from orchestrator.asking_upgrades import Upgradable
     from orchestrator.definition import Saga
     from orchestrator.registry import SagaRegistry
-    from orchestrator.settings import OrchestratorSettings
 
 
 @reported
@@ -30,14 +29,13 @@ def upgrade(
         typer.Option("--to", metavar="VERSION", help="Which they are to have; else the newest.", show_default=False),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell of each whether it can be upgraded, and why not.")
+        bool, typer.Option("--dry-run", help="Tell of each whether it can be upgraded, and why not; do nothing.")
     ] = False,
     reason: Annotated[
         str, typer.Option("--reason", "-r", metavar="TEXT", help="Why; it is kept with each saga.", show_default=False)
     ] = "",
-    timeout: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", help="How long engines have for each hundred.")
-    ] = 30.0,
+    rate: acting.Rate = 100,
+    yes: options.Yes = False,
     app: options.AppTarget = None,
     app_dir: options.AppDir = ".",
     database_url: options.DatabaseUrl = None,
@@ -45,26 +43,25 @@ def upgrade(
 ) -> None:
     """Have sagas in flight go on with a later version of their definition.
 
-    Each keeps what it has done, under the names its steps have; its state is lifted by `upcast` of the new version. One
-    that does not fit keeps its version, and is told with why. An engine that has the new version does it.
+    Each keeps what it has done, under the names its steps have; `upcast` of the new version lifts its state. One that
+    does not fit keeps its version, and is told with why (exit code 4). An engine that has the new version does it.
 
-    A dry run reads only, and needs no engine: run it before the new version is deployed.
-
-    Exits with 4 when some do not fit, with 5 when no engine has answered.
+    A dry run reads only, and needs no engine: look before the new version is deployed.
     """
     from orchestrator.cli.config import orchestrator_settings
     from orchestrator.cli.targets import loaded_app
 
     if not (dry_run or reason):
         raise CommandError('why? Say --reason "...", or --dry-run to look first', exits.USAGE)
-    settings = orchestrator_settings(database_url, app)
-    registry = loaded_app(settings.app, app_dir=app_dir).registry
+    registry = loaded_app(orchestrator_settings(database_url, app).app, app_dir=app_dir).registry
     to = _version(registry, name, to_version)
+    found = asyncio.run(_looked(database_url, to, from_version, registry.version(name, from_version)))
     if dry_run:
-        results = asyncio.run(_looked(settings, registry, to, from_version))
-    else:
-        results = asyncio.run(_asked(settings, to, from_version, reason, timeout))
-    _tell(results, f"{name} v{from_version}", f"v{to.version}", dry_run, as_json)
+        _tell(found, as_json=as_json)
+        return
+    if found and not yes:
+        many.ask_first("upgrade", len(found))
+    many.ended(asyncio.run(_asked(database_url, to, from_version, reason, rate, as_json=as_json)))
 
 
 def _version(registry: SagaRegistry, name: str, version: int | None) -> type[Saga[Any]]:
@@ -79,42 +76,33 @@ def _version(registry: SagaRegistry, name: str, version: int | None) -> type[Sag
 
 
 async def _looked(
-    settings: OrchestratorSettings, registry: SagaRegistry, to: type[Saga[Any]], from_version: int
-) -> Sequence[UpgradeResult]:
-    from orchestrator.bulk_upgrade import upgradable
-    from orchestrator.cli.database import opened
-
-    old, schema = registry.version(to.name, from_version), settings.database_schema
-    async with opened(settings) as engine, engine.connect() as connection:
-        return await connection.run_sync(lambda c: upgradable(c, to, from_version, old=old, schema=schema))
+    database_url: str | None, to: type[Saga[Any]], from_version: int, old: type[Saga[Any]] | None
+) -> Sequence[Upgradable]:
+    async with many.client(database_url) as sagas:
+        return await sagas.upgradable(to, from_version=from_version, old=old)
 
 
 async def _asked(
-    settings: OrchestratorSettings, to: type[Saga[Any]], from_version: int, reason: str, timeout: float
-) -> Sequence[UpgradeResult]:
-    from orchestrator.cli.acting import who
-    from orchestrator.cli.database import opened
-    from orchestrator.client import SagaClient
+    database_url: str | None, to: type[Saga[Any]], from_version: int, reason: str, rate: float, *, as_json: bool
+) -> Counter[str]:
+    outcomes: Counter[str] = Counter()
+    async with many.client(database_url) as sagas:
+        async for result in sagas.upgrade_all(
+            to, from_version=from_version, reason=reason, by=acting.who(), per_second=rate
+        ):
+            outcomes[result.outcome.value] += 1
+            many.tell(result, as_json=as_json)
+    return outcomes
 
-    async with opened(settings) as engine:
-        client = SagaClient(engine, schema=settings.database_schema)
-        return await client.upgrade_all(
-            to, from_version=from_version, reason=reason, by=who(), within=timedelta(seconds=timeout)
-        )
 
-
-def _tell(results: Sequence[UpgradeResult], which: str, to: str, dry_run: bool, as_json: bool) -> None:
-    for one in results:
+def _tell(found: Sequence[Upgradable], *, as_json: bool) -> None:
+    for one in found:
+        without = f", without {', '.join(one.passed_over)}: it is beyond that" if one.passed_over else ""
         if as_json:
             output.print_json(one)
-        elif one.refused:
-            typer.echo(f"{one.saga_id}  refused: {one.refused}")
-        elif one.passed_over:
-            typer.echo(f"{one.saga_id}  goes on without {', '.join(one.passed_over)}: it is beyond that")
-    refused = sum(bool(one.refused) for one in results)
-    done = "can be upgraded" if dry_run else "upgraded"
-    typer.echo(f"{len(results) - refused} of {which} {done} to {to}, {refused} not.", err=True)
-    if any(one.unanswered for one in results):
-        raise typer.Exit(exits.UNREACHABLE)
+        else:
+            typer.echo(f"{one.saga_id}  {f'cannot be: {one.refused}' if one.refused else f'can be{without}'}")
+    refused = sum(bool(one.refused) for one in found)
+    typer.echo(f"{many.counted(len(found) - refused)} can be upgraded, {refused:,} not. Nothing was done.", err=True)
     if refused:
         raise typer.Exit(exits.REFUSED)

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from typer.testing import CliRunner
 
 from messaging.memory import MemoryTransport
 from messaging.settings import MessagingSettings
-from orchestrator import Orchestrator, OrchestratorSettings, SagaClient, SagaStatus, running
+from orchestrator import BlockingSagaClient, Orchestrator, OrchestratorSettings, SagaClient, SagaStatus, running
+from orchestrator.bulk import BulkOutcome
 from orchestrator.cli import exits
 from orchestrator.cli.program import app
 from orchestrator.status import SagaRow
@@ -44,7 +46,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def typed(command: str) -> Result:
     words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', command)]
-    return CliRunner().invoke(app, ["upgrade", *words])
+    return CliRunner().invoke(app, ["upgrade", *words, "--yes"])
 
 
 async def until(client: SagaClient, saga_id: Any, step: str) -> SagaRow:
@@ -70,11 +72,12 @@ async def test_the_commands_of_the_page_upgrade_a_trip_that_waits_for_its_paymen
         await until(client, trip, "AwaitingPayment")
 
         looked = await asyncio.to_thread(typed, LOOK)
-        assert looked.stdout.splitlines() == [f"{trip}  goes on without BookingInsurance: it is beyond that"]
+        assert looked.stdout == f"{trip}  can be, without BookingInsurance: it is beyond that\n"
+        assert "1 saga can be upgraded, 0 not. Nothing was done." in looked.stderr
         assert (await client.get(trip)).version == 1
 
         done = await asyncio.to_thread(typed, UPGRADE)
-        assert (done.exit_code, done.stderr) == (0, "1 of book-trip v1 upgraded to v2, 0 not.\n")
+        assert (done.exit_code, done.stdout) == (0, f"done  {trip}\n")
         assert (await client.get(trip)).version == 2
 
     await engine.dispose()
@@ -91,23 +94,28 @@ async def test_a_trip_whose_version_is_gone_is_blocked_and_upgraded_out_of_it(pa
         assert (row.status, row.blocked_reason) == (SagaStatus.BLOCKED, "needs_version")
     async with running_with(page, page.BookTrip):
         await until(client, lost, "AwaitingPayment")
-        (result,) = await client.upgrade_all(page.BookTrip, from_version=1, reason="v1 is retired")
-        assert (result.saga_id, result.refused) == (trip, "")
+        (result,) = [one async for one in client.upgrade_all(page.BookTrip, from_version=1, reason="v1 is retired")]
+        assert (result.saga_id, result.outcome) == (trip, BulkOutcome.DONE)
         assert (await client.state(page.BookTrip, trip)).guests == 2
     await engine.dispose()
 
 
-async def test_without_an_engine_that_has_the_version_the_command_says_so(page: Any) -> None:
+async def test_without_an_engine_that_has_the_version_the_request_is_kept(page: Any) -> None:
     engine = create_async_engine("sqlite+aiosqlite:///saga.db")
     client = SagaClient(engine)
     async with running_with(page, page.BookTripV1):
         trip = (await client.start(page.BookTripV1, page.Trip(trip="7"))).id
         await until(client, trip, "AwaitingPayment")
 
-        answer = await asyncio.to_thread(typed, f"{UPGRADE} --timeout 0.1")
+        with pytest.raises(TimeoutError, match="no engine took the upgrade of saga"):
+            await client.upgrade(trip, page.BookTrip, reason="v1 is retired", within=timedelta(seconds=0.1))
 
-    assert answer.exit_code == exits.UNREACHABLE
-    assert answer.stdout.startswith(f"{trip}  refused: no engine that has v2 took the request")
+    blocking = create_engine("sqlite:///saga.db")
+    (found,) = BlockingSagaClient(blocking).upgradable(page.BookTrip, from_version=1)
+    assert (found.saga_id, found.refused, found.passed_over) == (trip, "", ("BookingInsurance",))
+    with pytest.raises(TimeoutError):
+        BlockingSagaClient(blocking).upgrade(trip, page.BookTrip, reason="again", within=timedelta(seconds=0.1))
+    blocking.dispose()
     await engine.dispose()
 
 

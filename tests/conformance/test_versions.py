@@ -20,6 +20,7 @@ from tests.conformance.versions import (
     BookTripV1,
     BookTripV2,
     BookTripV3,
+    BookTripV4,
     Car,
     Flight,
     Hotel,
@@ -229,6 +230,33 @@ async def test_both_versions_alive_on_one_queue_lose_no_reply_and_block_no_saga(
     ended = [await old.saga(saga_id) for saga_id, _ in trips]
     assert {saga.status for saga in ended} == {SagaStatus.COMPLETED}
     assert sorted(saga.pin.version for saga in ended) == [1] * 4 + [2] * 4
+
+
+async def test_an_event_that_only_another_release_can_read_is_kept_for_it(deployment: Deployment) -> None:
+    old, new = deployment.process(BookTripV1), deployment.process(BookTripV1, BookTripV4)
+    saga_id = await new.start(BookTripV4)
+    await new.settle()
+    await new.keeper.beat()
+
+    for _ in range(2):
+        await old.take_event()
+    assert await old.keeper.read_events() == 0
+    assert (await old.saga(saga_id)).current_step == "AwaitingPayment"
+    assert await new.keeper.read_events() == 1
+
+    assert (await new.saga(saga_id)).current_step == "Flight"
+    await old.take_event()
+    assert [await new.keeper.read_events() for _ in range(2)] == [1, 0]
+
+
+async def test_an_event_that_nobody_can_read_is_put_aside(deployment: Deployment) -> None:
+    old, gone = deployment.process(BookTripV1), deployment.process(BookTripV4)
+    await gone.keeper.beat()
+    deployment.clock.move(2 * MINUTE)
+
+    await old.take_event()
+
+    assert await gone.keeper.read_events() == 0
 
 
 async def test_one_process_runs_both_versions_side_by_side(deployment: Deployment) -> None:

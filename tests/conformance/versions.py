@@ -12,21 +12,21 @@ from pydantic import BaseModel
 from messaging.codec import DEFAULT_LIMITS
 from messaging.envelope import OUTCOME, SUCCESS, Envelope
 from messaging.memory import MemoryTransport
-from messaging.messages import Command, Reply
+from messaging.messages import Command, Event, Reply
 from messaging.transport import Delivery
-from orchestrator import Saga, Step
+from orchestrator import Saga, Step, WaitForEvent
 from orchestrator.engine import Engine
 from orchestrator.incoming import Reply as ReplyItem
-from orchestrator.incoming import read_reply
+from orchestrator.incoming import Undecodable, read_event, read_reply
 from orchestrator.instance import Direction, SagaInstance, StepKey
 from orchestrator.registry import SagaRegistry, pin_of
 from orchestrator.sender import Sender
-from orchestrator.signal_codec import signal_to_row, upgrade_kind
-from orchestrator.signals import ActionRequested
+from orchestrator.signal_codec import signal_to_row
+from orchestrator.signals import ActionRequested, UpgradeRequested
 from orchestrator.start import new_instance
 from orchestrator.store import NewSignal
-from orchestrator.upgrading import UpgradeRequested
 from orchestrator.version_keeper import VersionKeeper
+from orchestrator.workers import this_process
 from tests.conformance.stores import MovableClock, load
 
 MINUTE = timedelta(minutes=1)
@@ -97,6 +97,34 @@ class BookTripV3(Saga[Trip]):
     steps = (Insurance(), Hotel())
 
 
+class TripPaid(Event, version=2):
+    """In version 1 the number had a longer name."""
+
+    number: int
+
+    @classmethod
+    def upcast(cls, body: dict[str, Any], version: int) -> dict[str, Any]:
+        return {"number": body["trip_number"]}
+
+
+class AwaitingPayment(WaitForEvent[Trip, TripPaid]):
+    timeout = timedelta(hours=1)
+
+    def awaited_key(self, state: Trip) -> str:
+        return str(state.number)
+
+    def event_key(self, event: TripPaid) -> str:
+        return str(event.number)
+
+
+class BookTripV4(Saga[Trip]):
+    """It waits for an event that earlier versions know nothing of."""
+
+    name = "book-trip"
+    version = 4
+    steps = (AwaitingPayment(), Flight())
+
+
 @dataclass
 class Process:
     """An engine that has some definitions, without its loop: a test makes each transaction itself."""
@@ -106,9 +134,10 @@ class Process:
     sagas: tuple[type[Saga[Any]], ...]
 
     def __post_init__(self) -> None:
-        registry = SagaRegistry(self.sagas)
+        registry = self.registry = SagaRegistry(self.sagas)
         self.engine = Engine(registry, self.store, Sender(MemoryTransport(), "replies", timeout=MINUTE))
-        self.keeper = VersionKeeper(self.engine, self.store, registry, MINUTE)
+        worker = this_process(registry.pins, registry.events)
+        self.keeper = VersionKeeper(self.engine, self.store, registry, worker)
 
     async def start(self, saga: type[Saga[Any]]) -> UUID:
         instance = new_instance(saga, Trip(), None, "", self.clock.now())
@@ -131,6 +160,15 @@ class Process:
         await self.engine.replies([item])
         await self.settle()
 
+    async def take_event(self, message_id: str = "paid-1") -> None:
+        """Take a payment of trip 7 off the queue, from a sender who has the first version of the event."""
+        envelope = Envelope(message_id, b'{"trip_number": 7}', "trip-paid")
+        delivery = Delivery(envelope, "events", tag=1, epoch=1)
+        item = read_event(delivery, self.registry.events, DEFAULT_LIMITS, timedelta(hours=24))
+        assert not isinstance(item, Undecodable)
+        await self.engine.match_events(await self.engine.keep_events([item]))
+        await self.settle()
+
     async def asked(self, saga_id: UUID, asked: ActionRequested) -> None:
         """Leave an operator's request, and take it."""
         row = signal_to_row(asked)
@@ -141,8 +179,9 @@ class Process:
     async def upgraded(self, saga_id: UUID, to: type[Saga[Any]], *, fingerprint: str | None = None) -> None:
         """Ask for another version, and take it."""
         pin = pin_of(to)
-        request = UpgradeRequested(pin.version, fingerprint or pin.fingerprint, "new code", "ann")
-        await self.tell(saga_id, upgrade_kind(pin.version), request.body)
+        row = signal_to_row(UpgradeRequested(pin.version, fingerprint or pin.fingerprint, "new code", "ann"))
+        assert row is not None
+        await self.tell(saga_id, *row)
         await self.keeper.upgrade()
         await self.settle()
 
