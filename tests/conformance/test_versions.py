@@ -134,8 +134,7 @@ async def test_a_saga_is_not_blocked_while_a_process_that_has_its_version_is_hea
         deployment.clock.move(30 * SECOND)
         await busy.keeper.beat()
         await new.keeper.beat()
-
-    assert (await new.saga(saga_id)).status is SagaStatus.RUNNING
+        assert (await new.saga(saga_id)).status is SagaStatus.RUNNING
 
 
 async def test_a_process_that_has_just_begun_blocks_nothing(deployment: Deployment) -> None:
@@ -346,6 +345,7 @@ async def test_a_request_for_a_version_not_known_here_waits_for_a_process_that_h
 
     await old.upgraded(saga_id, BookTripV2)
     await old.take_answer(saga_id, Flight)
+    await old.asked(saga_id, PauseRequested("a moment"))
 
     assert (await old.saga(saga_id)).pin == pin_of(BookTripV1)
     assert await old.pending(saga_id) == ["upgrade:2"]
