@@ -61,9 +61,7 @@ class Hot(Protocol):
         """Lock and load what has pending signals; what is paused, if operators asked for something."""
         ...
 
-    def lock_where(
-        self, connection: Connection, condition: str, values: Mapping[str, Any], limit: int
-    ) -> Loaded:
+    def lock_where(self, connection: Connection, condition: str, values: Mapping[str, Any], limit: int) -> Loaded:
         """Lock and load what a condition on an instance `i` names, in order of id; what others hold is passed over."""
         ...
 

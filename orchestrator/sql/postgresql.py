@@ -150,9 +150,7 @@ class PostgresHot:
         """Along the index of pending signals; pass over what others hold."""
         return self._lock_some(connection, pins, SIGNALLED, "i.id", {"limit": limit})
 
-    def lock_where(
-        self, connection: Connection, condition: str, values: Mapping[str, Any], limit: int
-    ) -> tuple[datetime, dict[UUID, SagaInstance]]:
+    def lock_where(self, connection: Connection, condition: str, values: Mapping[str, Any], limit: int) -> Loaded:
         """Pass over what others hold."""
         statement = self._text(
             f"SELECT {_listed(INSTANCE_COLUMNS, 'i.')} FROM {{saga_instance}} i "

@@ -130,9 +130,7 @@ class SqliteHot:
         condition = f"{named(None, SIGNALLED)} AND {known} ORDER BY i.id LIMIT :limit"
         return self._load(connection, condition, values | {"limit": limit})
 
-    def lock_where(
-        self, connection: Connection, condition: str, values: Mapping[str, Any], limit: int
-    ) -> tuple[datetime, dict[UUID, SagaInstance]]:
+    def lock_where(self, connection: Connection, condition: str, values: Mapping[str, Any], limit: int) -> Loaded:
         """Nobody else holds anything."""
         plain = {name: instant_text(value) if isinstance(value, datetime) else value for name, value in values.items()}
         found = f"{named(None, condition)} ORDER BY i.id LIMIT :limit"

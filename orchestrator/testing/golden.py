@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from messaging.testing.golden import assert_golden
 from orchestrator.definition import Saga
@@ -60,7 +60,7 @@ def _words(shape: list[Any]) -> Iterator[str]:
     kind, _, *more = shape
     yield kind
     for word in more if kind != "for-each" else ():
-        yield "/".join(word) or "-" if isinstance(word, list) else str(word)
+        yield "/".join(cast("list[str]", word)) or "-" if isinstance(word, list) else str(word)
 
 
 # -- what to do

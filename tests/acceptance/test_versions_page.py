@@ -28,7 +28,7 @@ from orchestrator.testing import assert_sagas
 from tests.support.programs import ROOT
 
 PAGE = (ROOT / "docs" / "versions.md").read_text(encoding="utf-8")
-LOOK, UPGRADE = (line.partition("#")[0] for line in re.findall(r"^saga upgrade (.*)$", PAGE, re.MULTILINE))
+LOOK, UPGRADE = (line.partition("#")[0] for line in re.findall(r"^saga (upgrade .*)$", PAGE, re.MULTILINE))
 PATIENCE = timedelta(seconds=20)
 
 
@@ -46,7 +46,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def typed(command: str) -> Result:
     words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', command)]
-    return CliRunner().invoke(app, ["upgrade", *words, "--yes"])
+    return CliRunner().invoke(app, words)
 
 
 async def until(client: SagaClient, saga_id: Any, step: str) -> SagaRow:
@@ -76,7 +76,7 @@ async def test_the_commands_of_the_page_upgrade_a_trip_that_waits_for_its_paymen
         assert "1 saga can be upgraded, 0 not. Nothing was done." in looked.stderr
         assert (await client.get(trip)).version == 1
 
-        done = await asyncio.to_thread(typed, UPGRADE)
+        done = await asyncio.to_thread(typed, f"{UPGRADE} --yes")
         assert (done.exit_code, done.stdout) == (0, f"done  {trip}\n")
         assert (await client.get(trip)).version == 2
 
@@ -92,6 +92,11 @@ async def test_a_trip_whose_version_is_gone_is_blocked_and_upgraded_out_of_it(pa
         lost = (await client.start(page.BookTrip, page.Trip(trip="8"))).id
         row = await client.wait(lost, timeout=PATIENCE)
         assert (row.status, row.blocked_reason) == (SagaStatus.BLOCKED, "needs_version")
+        doctor = await asyncio.to_thread(typed, "doctor")
+        assert "no engine that runs has this version: 1 of book-trip v2\n" in doctor.stdout
+        why = await asyncio.to_thread(typed, f"why {lost}")
+        assert "No engine that runs knows this version of the saga." in why.stdout
+        assert "saga upgrade book-trip --from 2 --dry-run" in why.stdout
     async with running_with(page, page.BookTrip):
         await until(client, lost, "AwaitingPayment")
         (result,) = [one async for one in client.upgrade_all(page.BookTrip, from_version=1, reason="v1 is retired")]
@@ -120,8 +125,8 @@ async def test_without_an_engine_that_has_the_version_the_request_is_kept(page: 
 
 
 def test_an_upgrade_needs_a_reason_or_a_dry_run_and_a_version_that_is_there(page: Any) -> None:
-    assert typed("book-trip --from 1 --app trips:app").exit_code == exits.USAGE
-    answer = typed("book-trip --from 1 --to 9 --dry-run --app trips:app")
+    assert typed("upgrade book-trip --from 1 --app trips:app").exit_code == exits.USAGE
+    answer = typed("upgrade book-trip --from 1 --to 9 --dry-run --app trips:app")
     assert answer.exit_code == exits.NOT_FOUND
     assert "It has: v2, v1" in answer.stderr
 

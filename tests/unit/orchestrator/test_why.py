@@ -74,6 +74,20 @@ def advised(evidence: Evidence, probe: Probe) -> list[str]:
     return [words[1] for words in typed]
 
 
+def test_a_saga_whose_version_no_engine_has_is_told_so_with_what_may_help() -> None:
+    probe = SagaProbe(with_steps(CreatingOrder()), OrderState())
+    evidence = replace(
+        evidence_of(probe), known=False, signals=[Asked(kind="upgrade:2", error="", arrived_at=probe.now - MINUTE)]
+    )
+
+    told = explain(evidence, now=probe.now)
+
+    assert "No engine that was heard of in the last minute has" in told.paragraph
+    assert "Its upgrade to v2 was asked for 1 min 0 s ago; no engine has taken that yet." in told.paragraph
+    assert told.advice[0].do.startswith("Start an engine that knows")
+    assert "--dry-run" in told.advice[1].do
+
+
 # -- situations
 
 
