@@ -51,6 +51,11 @@ class Batch:
         decided = self._decided.get(saga_id)
         return decided.instance if decided else self._locked.sagas.get(saga_id)
 
+    def decides(self, saga_id: UUID) -> bool:
+        """Whether what a saga is told is decided now: it is known here, and not paused."""
+        instance = self.saga(saga_id)
+        return instance is not None and not instance.paused_at and self._registry.find(instance.pin) is not None
+
     def tell(self, saga_id: UUID, incoming: Incoming) -> Told:
         """Decide one signal. One that raises blocks its saga and is kept aside for a retry."""
         instance = self.saga(saga_id)

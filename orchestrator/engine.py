@@ -160,7 +160,7 @@ class Engine:
         return found
 
     async def _take_events(self, tx: StoreTransaction, batch: Batch, matches: Sequence[EventMatch]) -> None:
-        """Tell each waiting saga its event, once if it is paused. An event that any saga takes is consumed."""
+        """Tell each waiting saga its event, once if it is kept for it. An event that any saga takes is consumed."""
         parked = await _parked_waits(tx, batch, matches)
         unconsumed = await tx.lock_events(list({match.event_id for match in matches}))
         consumed: dict[UUID, UUID] = {}
@@ -168,12 +168,12 @@ class Engine:
             if match.event_id in unconsumed and (match.saga_id, match.key) not in parked:
                 incoming = EventMatched(match.key, match.event_id, match.body, match.arrived_at)
                 told = batch.tell(match.saga_id, incoming)
-                paused = told.decision is not None and told.decision.parked
-                if paused:
+                aside = told.decision is None or told.decision.parked  # its version is not known here, or it is paused
+                if aside:
                     parked.add((match.saga_id, match.key))
-                if paused or told.error:
+                if aside or told.error:
                     batch.park(match.saga_id, incoming, error=told.error)
-                if paused or told.error or (told.decision and told.decision.accepted):
+                if aside or told.error or (told.decision and told.decision.accepted):
                     consumed[match.event_id] = match.saga_id
         await tx.consume_events(consumed)
 
@@ -314,8 +314,12 @@ class Engine:
     # -- one transaction
 
     async def transact(self, work: Callable[[StoreTransaction, Callable[[Locked], Batch]], Awaitable[Batch]]) -> None:
-        """One transaction of another room's making, told to watchers and published like the engine's own."""
-        await self._run(lambda tx: work(tx, self._batch), alone=True)
+        """One transaction of another room's making, which sends nothing; told to watchers like the engine's own."""
+        async with self._store.transaction() as tx:
+            batch = await work(tx, lambda locked: Batch(self._registry, locked, grace=self.settings.grace))
+            await batch.save(tx)
+        if self.watching is not None:
+            self.watching.committed(batch.changes)
 
     def _batch(self, locked: Locked) -> Batch:
         failpoints.reached("engine.loaded")
@@ -427,10 +431,9 @@ async def _traced(tx: StoreTransaction, locked: Locked, watching: Watching) -> L
 
 
 async def _parked_waits(tx: StoreTransaction, batch: Batch, matches: Iterable[EventMatch]) -> set[tuple[UUID, StepKey]]:
-    """Waits of paused sagas for which an event is parked already."""
-    sagas = [batch.saga(saga_id) for saga_id in {match.saga_id for match in matches}]
-    paused = [saga.id for saga in sagas if saga is not None and saga.paused_at]
-    kept = [(signal.saga_id, signal) for signal in await tx.pending_signals(paused) if signal.kind == EVENT]
+    """Waits of sagas that are paused, or not known here, for which an event is parked already."""
+    resting = [saga_id for saga_id in {match.saga_id for match in matches} if not batch.decides(saga_id)]
+    kept = [(signal.saga_id, signal) for signal in await tx.pending_signals(resting) if signal.kind == EVENT]
     told = [(saga_id, signal_from_row(signal.kind, signal.body)) for saga_id, signal in kept]
     return {(saga_id, incoming.key) for saga_id, incoming in told if isinstance(incoming, EventMatched)}
 

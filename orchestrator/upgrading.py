@@ -199,7 +199,7 @@ def _passed(plan: Plan, instance: SagaInstance) -> bool:
 def _left_behind(part: LeafPlan | Branch, instance: SagaInstance, branch: str = "") -> Iterator[tuple[str, str]]:
     """What is awaited in a sequence before a step that has begun: the sequence would go on without it."""
     if isinstance(part, ItemsLeaf):
-        for item in {key.branch for key in instance.steps if key.branch and key.step in part.steps}:
+        for item in sorted({key.branch for key in instance.steps if key.branch and key.step in part.steps}):
             yield from _left_behind(part.inner, instance, item)
     if not isinstance(part, Branch):
         return

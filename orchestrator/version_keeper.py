@@ -24,7 +24,7 @@ from orchestrator.signals import UpgradeRequested
 from orchestrator.store import AuditEntry, Locked, SagaStore, StoredSignal, StoreTransaction
 from orchestrator.upgrading import Upgrade, upgraded
 from orchestrator.versions import lifted, needing_version
-from orchestrator.workers import Worker
+from orchestrator.workers import DEAD_AFTER, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,9 @@ class VersionKeeper:
 
     async def run(self) -> None:
         """Work until `stop`; whatever fails is done again with the next beat."""
-        look_every = min(_LOOK_EVERY, self._dead_after / _BEATS)
-        looks = max(1, round(self._dead_after / _BEATS / look_every))
+        beat_every = min(self._dead_after, DEAD_AFTER) / _BEATS  # who looks from outside knows DEAD_AFTER alone
+        look_every = min(_LOOK_EVERY, beat_every)
+        looks = max(1, round(beat_every / look_every))
         while not self._stopping.is_set():
             await self._tried(self.beat)
             for _ in range(looks):

@@ -21,6 +21,7 @@ from tests.conformance.versions import (
     BookTripV2,
     BookTripV3,
     BookTripV4,
+    BookTripV5,
     Car,
     Flight,
     Hotel,
@@ -246,6 +247,22 @@ async def test_an_event_that_only_another_release_can_read_is_kept_for_it(deploy
     assert (await new.saga(saga_id)).current_step == "Flight"
     await old.take_event()
     assert [await new.keeper.read_events() for _ in range(2)] == [1, 0]
+
+
+async def test_an_event_for_a_version_not_known_here_is_kept_with_the_saga_once(deployment: Deployment) -> None:
+    old, new = deployment.process(BookTripV4), deployment.process(BookTripV5)
+    saga_id = await old.start(BookTripV4)
+    await old.settle()
+
+    await new.take_event("paid-1")
+    await new.take_event("paid-2")
+
+    assert await new.pending(saga_id) == ["event"]
+    assert (await new.saga(saga_id)).wake_at == deployment.clock.now()
+    await old.settle()
+    assert (await old.saga(saga_id)).current_step == "Flight"
+    async with deployment.store.transaction() as tx:
+        assert await tx.event_matches() == []
 
 
 async def test_an_event_that_nobody_can_read_is_put_aside(deployment: Deployment) -> None:

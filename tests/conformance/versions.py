@@ -125,6 +125,14 @@ class BookTripV4(Saga[Trip]):
     steps = (AwaitingPayment(), Flight())
 
 
+class BookTripV5(Saga[Trip]):
+    """It waits for that event too."""
+
+    name = "book-trip"
+    version = 5
+    steps = (AwaitingPayment(), Hotel())
+
+
 @dataclass
 class Process:
     """An engine that has some definitions, without its loop: a test makes each transaction itself."""
