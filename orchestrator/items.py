@@ -16,7 +16,7 @@ from orchestrator.draft import Draft
 from orchestrator.instance import ITEMS, SKIPPED, Direction, Item, StepKey, StepStatus
 from orchestrator.plan import ItemsLeaf
 from orchestrator.roster import Roster
-from orchestrator.tree import backward, ended_badly, forward, undo_failed
+from orchestrator.tree import any_may_have_ended_badly, backward, busy_items, ended_badly, forward, undo_failed
 
 LONGEST_KEY: Final = 128
 """Bytes of an item's key, once percent-encoded."""
@@ -69,9 +69,11 @@ def turn_over(draft: Draft, leaf: ItemsLeaf, direction: Direction) -> bool:
     if record is None or not record.status.open:
         return False
     before = Roster.of(record)
-    over = [key for key in before.out if _is_over(draft, leaf, direction, key)]
+    busy = busy_items(draft, leaf, direction)
+    over = [key for key in before.out if key not in busy and _is_over(draft, leaf, direction, key)]
     roster = replace(before.without(over), excepted=before.excepted or any(_excepted(draft, leaf, k) for k in over))
-    stuck = [key for key in roster.out if _failed(draft, leaf, direction, key)]
+    worth_asking = any_may_have_ended_badly(draft)
+    stuck = [key for key in roster.out if _failed(draft, leaf, direction, key)] if worth_asking else []
     if roster.back or not stuck:
         roster = _with_more(draft, leaf, roster, len(stuck))
     if roster == before and not (roster.exhausted and not roster.out):

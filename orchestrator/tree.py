@@ -108,8 +108,20 @@ def _items_forward(draft: Draft, leaf: ItemsLeaf) -> tuple[bool, list[Ready]]:
         return False, [Ready(leaf, "")]
     if not record.status.open:
         return _done(leaf, record), []
-    parts = [forward(draft, leaf.inner, key) for key in Roster.of(record).out]
+    busy = busy_items(draft, leaf, Direction.ACTION)
+    parts = [forward(draft, leaf.inner, key) for key in Roster.of(record).out if key not in busy]
     return False, [one for _, ready in parts for one in ready]
+
+
+def busy_items(draft: Draft, leaf: ItemsLeaf, direction: Direction) -> set[str]:
+    """Items that await something in their one sequence: they are not over, and nothing of them may begin.
+
+    One look at the rows, where otherwise each answer would cost a walk through the steps of all its siblings.
+    """
+    if any(isinstance(part, Branch) for part in leaf.inner.parts):
+        return set()
+    rows, names = draft.steps.items(), leaf.steps
+    return {key.branch for key, row in rows if row.status.open and key.direction is direction and key.step in names}
 
 
 def _has_begun(draft: Draft, part: LeafPlan | Branch, branch: str) -> bool:
