@@ -61,8 +61,9 @@ torture: $(installed) ## kill processes and services at random for minutes on en
 bench: $(installed) ## measure sagas per second
 	@$(services) $(bin)/python -m benchmarks $(ARGS)
 
-bench-peers: $(installed) ## measure the bus beside other people's, which are installed once, outside this tree
-	@$(services) $(bin)/python -m benchmarks.bus --peers $(ARGS)
+bench-peers: $(installed) ## measure sagas and the bus beside other people's, which are installed once, outside this tree
+	@$(services) $(bin)/python -m benchmarks --peers $(ARGS)
+	@$(services) $(bin)/python -m benchmarks.bus --peers
 
 lock: ## pin the newest allowed versions again, with hashes, for every supported Python
 	@$(MAKE) --no-print-directory .venv-lock/bin/uv

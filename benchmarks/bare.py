@@ -98,6 +98,7 @@ async def measure(options: argparse.Namespace, prefix: str, echo_pid: int) -> di
         "p50_ms": round(percentile(took, 50), 1),
         "p99_ms": round(percentile(took, 99), 1),
         "cpu_us_per_saga": round(micros / options.sagas),
+        "cpu_us_per_command": round(micros / options.sagas / 3),
     }
 
 

@@ -29,19 +29,20 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 class Cpu:
-    """Processor time of this process and of another one, since this was made."""
+    """Processor time of this process and of others, since this was made."""
 
-    def __init__(self, beside: int | None = None) -> None:
-        self._beside = beside
+    def __init__(self, *others: int) -> None:
+        self._others = others
         self._begun = self._now()
 
     def micros(self) -> float:
-        """Microseconds used so far; the other process must still run."""
+        """Microseconds used so far; the others must still run."""
         return (self._now() - self._begun) * 1e6
 
     def _now(self) -> float:
-        if self._beside is None:
-            return time.process_time()
-        fields = Path(f"/proc/{self._beside}/stat").read_text().rsplit(")", 1)[1].split()
-        user, system = int(fields[11]), int(fields[12])
-        return time.process_time() + (user + system) / os.sysconf("SC_CLK_TCK")
+        return time.process_time() + sum(map(_of_process, self._others))
+
+
+def _of_process(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

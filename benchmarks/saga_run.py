@@ -1,7 +1,7 @@
 """One measured run in a process of its own: a closed loop of sagas; prints one JSON line.
 
 python -m benchmarks.saga_run embedded --sagas 2000 --in-flight 200
-python -m benchmarks.saga_run distributed --database postgresql+asyncpg://... --broker amqp://...
+python -m benchmarks.saga_run distributed --database postgresql+asyncpg://... --broker amqp://... --saga refused
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import argparse
 import asyncio
 import json
 import logging
-import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,8 +20,10 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from benchmarks import three_steps
+from benchmarks.beside import beside
+from benchmarks.ends import Ends
 from benchmarks.numbers import Cpu, percentile
+from benchmarks.workloads import SERVICES, WORKLOADS, Workload, orchestrator
 from messaging.settings import MessagingSettings
 from orchestrator import nudge, running
 from orchestrator.settings import OrchestratorSettings
@@ -31,62 +31,35 @@ from orchestrator.sql.connecting import ConnectionSettings, connect
 from orchestrator.sql.migrate import upgrade
 from orchestrator.sql.starting import start_saga_async
 from orchestrator.start import new_instance
-from orchestrator.watching import Change, Watcher
 
 _GIVE_UP_AFTER = 60.0
 
 
 def arguments() -> argparse.Namespace:
     """What to run."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mode", choices=["embedded", "distributed"])
+    parser.add_argument("--saga", choices=list(WORKLOADS), default="three-steps")
     parser.add_argument("--sagas", type=int, default=2000)
     parser.add_argument("--in-flight", type=int, default=200)
+    parser.add_argument("--orchestrators", type=int, choices=[1, 2], default=1)
     parser.add_argument("--database", default="")
     parser.add_argument("--broker", default="memory://")
     parser.add_argument("--prefix", default="bench.")
     return parser.parse_args()
 
 
-@asynccontextmanager
-async def participants(options: argparse.Namespace) -> AsyncGenerator[int]:
-    """The three services in a process of their own, when there is a broker between; gives its id."""
-    command = [sys.executable, "-m", "benchmarks.participants", options.broker, options.prefix]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        await process.stdout.readline()
-        yield process.pid
-    finally:
-        process.terminate()
-        await asyncio.wait_for(process.wait(), 30)
-
-
-class Ends(Watcher):
-    """Counts the sagas that have ended, and wakes whoever waits for more."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.more = asyncio.Event()
-
-    def committed(self, changes: Sequence[Change]) -> None:
-        """A transaction has committed."""
-        ended = sum(change.after.status.terminal for change in changes)
-        if ended:
-            self.count += ended
-            self.more.set()
-
-
-async def closed_loop(engine: AsyncEngine, ends: Ends, sagas: int, in_flight: int) -> float:
+async def closed_loop(engine: AsyncEngine, ends: Ends, options: argparse.Namespace) -> float:
     """Start sagas so that this many are open at a time, until all have ended; return the seconds."""
+    workload, sagas = WORKLOADS[options.saga], options.sagas
     begun, started = time.perf_counter(), 0
     while ends.count < sagas:
-        room = min(in_flight - (started - ends.count), sagas - started)
+        room = min(options.in_flight - (started - ends.count), sagas - started)
         if room > 0:
             async with engine.begin() as connection:
                 for number in range(started, started + room):
                     now = datetime.now(UTC)
-                    instance = new_instance(three_steps.ThreeSteps, three_steps.order(number), None, "", now)
+                    instance = new_instance(workload.saga, workload.state(number), None, "", now)
                     await start_saga_async(connection, instance)
             started += room
             nudge.nudge()
@@ -99,13 +72,13 @@ async def closed_loop(engine: AsyncEngine, ends: Ends, sagas: int, in_flight: in
     return time.perf_counter() - begun
 
 
-async def latencies(engine: AsyncEngine) -> list[float]:
+async def latencies(engine: AsyncEngine, workload: Workload) -> list[float]:
     """Milliseconds from start to end of each saga, as the rows tell."""
     async with engine.connect() as connection:
         rows = (await connection.execute(text("SELECT status, started_at, ended_at FROM saga_instance"))).all()
-    wrong = [row.status for row in rows if row.status != "completed"]
+    wrong = {row.status for row in rows if row.status != workload.ends}
     if wrong:
-        raise SystemExit(f"{len(wrong)} sagas did not complete: {set(wrong)}")
+        raise SystemExit(f"sagas did not end {workload.ends}: {wrong}")
     return sorted((_instant(row.ended_at) - _instant(row.started_at)).total_seconds() * 1000 for row in rows)
 
 
@@ -113,29 +86,25 @@ def _instant(value: datetime | str) -> datetime:
     return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
-async def measure(options: argparse.Namespace) -> dict[str, float | str]:
+async def measure(options: argparse.Namespace) -> dict[str, float]:
     """Run it."""
     settings = OrchestratorSettings(database_url=SecretStr(options.database))
     messaging = MessagingSettings(broker_url=SecretStr(options.broker), prefix=options.prefix)
-    embedded = options.mode == "embedded"
-    targets = (three_steps.app, three_steps.stock, three_steps.cards, three_steps.shipping)
     engine = connect(options.database, ConnectionSettings())
-    three_steps.app.use(ends := Ends())
+    app, ends, others = orchestrator(), Ends(), list[int]()
+    app.use(ends)
     try:
-        if embedded:
-            async with running(*targets, settings=settings, messaging=messaging):
-                cpu = Cpu()
-                seconds = await closed_loop(engine, ends, options.sagas, options.in_flight)
-                micros = cpu.micros()
-        else:
-            async with (
-                participants(options) as beside,
-                running(three_steps.app, settings=settings, messaging=messaging),
-            ):
-                cpu = Cpu(beside)
-                seconds = await closed_loop(engine, ends, options.sagas, options.in_flight)
-                micros = cpu.micros()
-        took = await latencies(engine)
+        async with AsyncExitStack() as stack:
+            services = SERVICES if options.mode == "embedded" else ()
+            if not services:
+                others.append(await stack.enter_async_context(beside("participants", options)))
+            await stack.enter_async_context(running(app, *services, settings=settings, messaging=messaging))
+            if options.orchestrators == 2:
+                others.append(await stack.enter_async_context(beside("orchestrator", options, ends.add)))
+            cpu = Cpu(*others)
+            seconds = await closed_loop(engine, ends, options)
+            micros = cpu.micros()
+        took = await latencies(engine, WORKLOADS[options.saga])
     finally:
         await engine.dispose()
     return {
@@ -143,6 +112,7 @@ async def measure(options: argparse.Namespace) -> dict[str, float | str]:
         "p50_ms": round(percentile(took, 50), 1),
         "p99_ms": round(percentile(took, 99), 1),
         "cpu_us_per_saga": round(micros / options.sagas),
+        "cpu_us_per_command": round(micros / options.sagas / WORKLOADS[options.saga].commands),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from messaging import Command, Reply, Service
-from orchestrator import Orchestrator, Saga, Step
+from orchestrator import Saga, Step
 
 
 class Line(BaseModel):
@@ -101,6 +101,3 @@ def order(number: int) -> Order:
     """The state a measured saga starts with."""
     lines = [Line(sku="abc", quantity=1), Line(sku="def", quantity=2)]
     return Order(order=number, customer="customer-42", lines=lines)
-
-
-app = Orchestrator(sagas=[ThreeSteps])

@@ -25,13 +25,20 @@ class Contender:
         Raises:
             SystemExit: the package could not be installed.
         """
-        if not self.package:
-            return sys.executable
-        print(f"environment of {self.package}: installed where it is not there yet", file=sys.stderr, flush=True)
-        try:
-            return str(python_with(self.package))
-        except (pytest.skip.Exception, pytest.fail.Exception) as error:
-            raise SystemExit(str(error)) from error
+        return python_of(self.package) if self.package else sys.executable
+
+
+def python_of(package: str) -> str:
+    """The interpreter of a package's environment, which is installed the first time and kept in the cache.
+
+    Raises:
+        SystemExit: it could not be installed.
+    """
+    print(f"environment of {package}: installed where it is not there yet", file=sys.stderr, flush=True)
+    try:
+        return str(python_with(package))
+    except (pytest.skip.Exception, pytest.fail.Exception) as error:
+        raise SystemExit(str(error)) from error
 
 
 BASE = "raw aio-pika"

@@ -10,25 +10,45 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import contenders, on_clean_services, summary
+from benchmarks.__main__ import on_clean_services, summary
 from benchmarks.bus.__main__ import TASKS
 from benchmarks.bus.contenders import OURS, PEERS
+from benchmarks.contenders import BASE, contenders
+from benchmarks.starting import PROGRAMS, starting_times
 from tests.support.broker import Broker
 from tests.support.cached import python_with
 
 ROOT = Path(__file__).parents[2]
-ROW = ["sagas_per_second", "p50_ms", "p99_ms", "cpu_us_per_saga"]
+ROW = ["sagas_per_second", "p50_ms", "p99_ms", "cpu_us_per_saga", "cpu_us_per_command"]
 
 
 def test_a_short_run_measures_and_the_table_names_every_contender(amqp_url: str, postgres_url: str) -> None:
     options = Namespace(amqp=amqp_url, postgres=postgres_url, sagas=20)
-    bare, distributed, *_ = names = list(contenders(options, "", ""))
+    ours = {one.name: one for one in contenders(peers=False)}
+    shown = [BASE, "..., two orchestrators", "..., ForEach of 500 items", "embedded, refused at step 3, two undos"]
 
-    measured = {name: on_clean_services(options, name) for name in (bare, distributed)}
+    measured = {name: on_clean_services(options, ours[name]) for name in shown}
 
     assert all(list(one) == ROW and all(value > 0 for value in one.values()) for one in measured.values())
-    table = summary({name: [measured.get(name, measured[bare])] for name in names})
-    assert all(f"| {name}" in table for name in names)
+    table = summary({name: [measured.get(name, measured[BASE])] for name in ours})
+    assert all(f"| {name} " in table for name in ours)
+
+
+def test_starting_times_are_taken_of_each_program() -> None:
+    times = starting_times(rounds=1)
+
+    assert list(times) == list(PROGRAMS) and all(len(taken) == 1 and taken[0] > 0 for taken in times.values())
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(600)  # the first time, packages are installed
+def test_peers_run_their_sagas(amqp_url: str, postgres_url: str) -> None:
+    options = Namespace(amqp=amqp_url, postgres=postgres_url, sagas=20)
+    peers = [one for one in contenders(peers=True) if one.package]
+
+    measured = [on_clean_services(options, one) for one in peers]
+
+    assert peers and all(list(run) == ROW and all(value > 0 for value in run.values()) for run in measured)
 
 
 @pytest.mark.torture

@@ -1,0 +1,1 @@
+"""Other people's engines; each runs in an environment that has nothing of ours."""
