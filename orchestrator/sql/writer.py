@@ -109,6 +109,8 @@ class Writer:
         connection = await self._engine.connect()
         try:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
+            # Sessions that join it must know that they are in a transaction, and commit no more than a savepoint.
+            await connection.begin()
             driver = (await connection.get_raw_connection()).driver_connection
             assert isinstance(driver, aiosqlite.Connection)
             return Connected(connection, driver, _inside(driver) if self._keep else None)

@@ -246,3 +246,21 @@ async def test_the_runner_runs_what_it_is_given_beside_its_caller_and_stops_in_t
 
     assert await desk.seats() == [0, 1, 2, 3, 4]
     assert [await desk.status(saga_id) for saga_id in sagas] == [StepStatus.SUCCEEDED] * 5
+
+
+async def test_what_a_function_wrote_is_gone_when_its_saga_cannot_be_written(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path)
+    async with opened(make_store("sqlite", url, MovableClock())) as store, store.transaction() as tx:
+        await tx.connection.execute(text("CREATE TABLE seat (number integer PRIMARY KEY)"))
+
+    async def written_in_vain(store: Any) -> None:
+        async with store.transaction() as tx:
+            async with tx.session(timeout=SECOND) as session:
+                await book(session, 7)
+            raise KeyError("the row")
+
+    async with opened(make_store("sqlite", url, MovableClock())) as store:  # whose first transaction it is
+        with pytest.raises(KeyError):
+            await written_in_vain(store)
+        async with store.transaction() as tx:
+            assert (await tx.connection.execute(text("SELECT number FROM seat"))).all() == []
