@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 from uuid import UUID
 
 from orchestrator.instance import (
@@ -205,8 +205,8 @@ def sagas_of(instances: Iterable[RowValues], steps: Iterable[RowValues]) -> dict
 
 
 # Both are made by position: columns and fields stand in one order, and names would double the price.
-_instance_of: Final[Callable[..., SagaInstance]] = SagaInstance
-_record_of: Final[Callable[..., StepRecord]] = StepRecord
+_instance_of: Final = cast("Callable[..., SagaInstance]", SagaInstance)
+_record_of: Final = cast("Callable[..., StepRecord]", StepRecord)
 
 
 def saga_of(row: RowValues, steps: dict[StepKey, StepRecord]) -> SagaInstance:

@@ -27,7 +27,7 @@ from tests.unit.messaging.support import running
 __all__ = ["sessions"]
 
 own = MetaData()
-charges = Table("charges", own, Column("charge", String, primary_key=True))
+charges = Table("charges_within_middleware", own, Column("charge", String, primary_key=True))
 
 
 class Charged(Reply):
