@@ -22,6 +22,7 @@ from orchestrator.plan import (
     CommandLeaf,
     DelayLeaf,
     EventLeaf,
+    EventStart,
     ItemsLeaf,
     LeafPlan,
     LocalLeaf,
@@ -43,6 +44,7 @@ _CHILD_HOOKS: Final = ("when", "events", "child_state", "on_completed", "on_comp
 _LOCAL_HOOKS: Final = ("when", "events", "on_failure")
 _MOST_AT_ONCE: Final = 1000
 _SAGA_HOOKS: Final = ("on_completed", "on_compensated")
+_START_HOOKS: Final = ("event_key", "state")
 
 
 _WithRole: TypeAlias = "definition.Step[Any, Any] | definition.ItemStep[Any, Any, Any] | definition.LocalStep[Any]"
@@ -172,7 +174,8 @@ def checked_plan(saga: type[definition.Saga[Any]]) -> Plan:
     _check_saga(where, saga)
     compiler = _Compiler(saga, where)
     root = Branch(tuple(compiler.compile(node, top=True) for node in _steps_of(saga)), together=False)
-    return Plan(root, compiler.leaves, compiler.pivot, fingerprint_of(root), saga.deadline)
+    starts = _starts_of(where, saga, compiler.state)
+    return Plan(root, compiler.leaves, compiler.pivot, fingerprint_of(root), saga.deadline, starts)
 
 
 def state_type_of(saga: type[definition.Saga[Any]]) -> type[BaseModel]:
@@ -195,6 +198,33 @@ def _steps_of(saga: Any) -> Iterable[object]:
     """What the author listed, be it steps or not."""
     steps: Iterable[object] = saga.steps
     return steps
+
+
+def _starts_of(where: str, saga: Any, state: type[BaseModel]) -> tuple[EventStart, ...]:
+    listed: tuple[Any, ...] = saga.starts_on
+    if type(listed) is not tuple:
+        _refuse(where, "has starts_on that is no tuple. Write starts_on = (TheStart(),), with a comma even after one")
+    starts = tuple(_start_of(where, one, state) for one in listed)
+    names = [start.event.wire_name for start in starts]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        _refuse(where, f"starts on event {twice!r} twice. One event starts one saga: remove one of the two")
+    return starts
+
+
+def _start_of(where: str, start: Any, state: type[BaseModel]) -> EventStart:
+    if isinstance(start, type):
+        _refuse(where, f"lists the class {start.__name__} in starts_on. List an instance: {start.__name__}()")
+    if definition.StartOnEvent not in type(start).__mro__:
+        _refuse(where, f"lists {start!r} in starts_on, which is no StartOnEvent")
+    cls: type[Any] = start.__class__
+    arguments = type_arguments(cls, definition.StartOnEvent)
+    if not arguments:
+        form = f"{cls.__name__}(StartOnEvent[{state.__name__}, Event])"
+        _refuse(cls.__name__, f"does not say its types. Write class {form}")
+    if not issubclass(arguments[0], state):
+        _refuse(cls.__name__, f"makes {arguments[0].__name__}, but the state of {where} is {state.__name__}")
+    _check_hooks(cls.__name__, cls, _START_HOOKS)
+    return EventStart(start, arguments[1])
 
 
 def _check_saga(where: str, saga: type[definition.Saga[Any]]) -> None:

@@ -11,7 +11,7 @@ from messaging.envelope import to_queue, to_subscribers
 from messaging.messages import Event
 from messaging.transport import Binding
 from orchestrator.definition import Leaf, Saga
-from orchestrator.plan import CommandLeaf, EventLeaf
+from orchestrator.plan import CommandLeaf, EventLeaf, EventStart
 from orchestrator.registry import SagaRegistry
 from orchestrator.service import Queues
 
@@ -24,14 +24,15 @@ def party_of_sagas(registry: SagaRegistry, *, installation: str = "main") -> Par
     Which events they publish is read from what their `events`, `on_completed` and `on_compensated` say they
     return: `-> Iterable[OrderPaid]`.
     """
-    receives = {wait.event: Received(wait.event, Binding(wait.event.wire_name)) for wait in _waits(registry)}
+    receives = {heard.event: Received(heard.event, Binding(heard.event.wire_name)) for heard in _heard(registry)}
     sends = dict.fromkeys(sent for saga in registry for sent in (*_commands(saga), *_events(saga)))
     return Party(_NAME, Queues(installation).events, tuple(receives.values()), tuple(sends))
 
 
-def _waits(registry: SagaRegistry) -> Iterator[EventLeaf]:
+def _heard(registry: SagaRegistry) -> Iterator[EventLeaf | EventStart]:
     for saga in registry:
         yield from saga.plan.waits()
+        yield from saga.plan.starts
 
 
 def _commands(saga: type[Saga[Any]]) -> Iterator[Sent]:

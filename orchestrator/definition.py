@@ -295,6 +295,21 @@ class Parallel(Node[S]):
         self.name = name or f"Parallel.{branches[0].name if branches else ''}"
 
 
+class StartOnEvent(ABC, Generic[S, E]):
+    """Has an event `E` start a saga whose state is `S`, at most once for each key: list it in the saga's `starts_on`.
+
+    Its hooks are plain functions of the event. An event for which they raise starts nothing: it is kept with why.
+    """
+
+    @abstractmethod
+    def event_key(self, event: E) -> str:
+        """The business key of the saga: unique among the sagas of its name, whoever starts them."""
+
+    @abstractmethod
+    def state(self, event: E) -> S:
+        """What the saga starts with."""
+
+
 class Saga(ABC, Generic[S]):
     """A sequence of steps over a state `S`, a pydantic model that is stored as JSON.
 
@@ -306,6 +321,8 @@ class Saga(ABC, Generic[S]):
     """What rows, operators and other programs call it: the kebab-cased class name unless set."""
     version: ClassVar[int] = 1
     steps: tuple[Node[S], ...] = ()
+    starts_on: tuple[StartOnEvent[S, Any], ...] = ()
+    """Events that start a saga of this kind; sagas can be started by callers all the same."""
     deadline: ClassVar[timedelta | None] = None
     """For the whole saga: it turns back then, unless the pivot is passed."""
     on_compensation_failure: ClassVar[Literal["block", "continue_others"]] = "block"

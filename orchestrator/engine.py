@@ -18,6 +18,7 @@ from messaging import failpoints
 from messaging.codec import DEFAULT_LIMITS, Limits
 from orchestrator.batch import Batch
 from orchestrator.errors import ConcurrentUpdate
+from orchestrator.event_starts import start_by_events
 from orchestrator.incoming import Events, Reply, UnknownEvent, Unmatched, unmatched_message
 from orchestrator.instance import SagaInstance, StepKey
 from orchestrator.local_runner import Due, LocalJob, job_of
@@ -143,6 +144,15 @@ class Engine:
         workers = await tx.workers(dead_after=self.settings.needs_version_after)
         read_elsewhere = {wire_name for worker in workers for wire_name in worker.events}
         return [item for item in unknown if item.unread.wire_name in read_elsewhere]
+
+    async def start_by_events(self, event_ids: Sequence[UUID] | None = None) -> int:
+        """Start the sagas that kept events start; return how many events there were."""
+        if not self._registry.starting:
+            return 0
+        async with self._store.transaction() as tx:
+            taken = await start_by_events(tx, self._registry, event_ids, limit=self.settings.batch)
+        self._tell_unmatched(taken.refused)
+        return taken.events
 
     async def match_events(self, event_ids: Sequence[UUID] | None = None) -> int:
         """Hand kept events to the sagas that wait for them; return how many found one."""

@@ -19,6 +19,7 @@ from messaging.envelope import Envelope
 from messaging.errors import DecodeError
 from messaging.evolution import body_of_today
 from messaging.transport import Delivery
+from orchestrator.event_starts import keys_of_starts
 from orchestrator.progress import KEYLESS
 from orchestrator.registry import KnownEvent
 from orchestrator.store import ReceivedEvent, UnmatchedMessage, UnreadEvent
@@ -108,8 +109,8 @@ def read_event(
         return Unmatched(error.problem, delivery)
     except ValidationError as error:
         return Unmatched(f"the body is no {envelope.type!r}: {error.error_count()} fields are wrong", delivery)
-    except Exception as error:  # noqa: BLE001 - the author's event_key; whatever it raises, the consumer lives on
-        return Unmatched(f"event_key raised {type(error).__name__}: {error}", delivery)
+    except Exception as error:  # noqa: BLE001 - the author's hooks; whatever they raise, the consumer lives on
+        return Unmatched(f"a hook for events raised {type(error).__name__}: {error}", delivery)
     message_id = envelope.message_id or str(uuid4())
     rows = tuple(ReceivedEvent(message_id, envelope.type, key, body.decode(), keep_for) for key in keys)
     return Events(rows, delivery) if rows else Unmatched("no key, and no saga-id header to match by", delivery)
@@ -140,7 +141,7 @@ def _keys_of(body: bytes, saga_id: str, known: KnownEvent) -> list[str]:
             keys[key] = None
         elif saga_id:
             keys[f"{KEYLESS}{saga_id}"] = None
-    return list(keys)
+    return [*keys, *keys_of_starts(event, known)]
 
 
 def _undecodable(delivery: Delivery, limits: Limits) -> str:

@@ -137,6 +137,8 @@ class EngineLoop:
             done = await self._each(usable, keep, self._events)
             await self._settle(self._events, items, done)
             if new:
+                if await self._persistently(lambda: self._engine.start_by_events(new)):
+                    self._nudged = True
                 await self._persistently(lambda: self._engine.match_events(new))
 
     @contextlib.contextmanager
@@ -195,6 +197,7 @@ class EngineLoop:
         await self._scan(lambda _: self._engine.flush_marks())
         now = asyncio.get_running_loop().time()
         if now >= self._next_sweep:
+            more.append(await self._scan(lambda _: self._engine.start_by_events()))
             more.append(await self._scan(lambda _: self._engine.match_events()))
             self._next_sweep = now + self._settings.sweep.total_seconds()
         self._next_poll = now if any(more) else now + self._settings.poll.total_seconds()

@@ -26,6 +26,7 @@ from orchestrator.store import (
     NewSignal,
     ReceivedEvent,
     SagaCommand,
+    StartingEvent,
     StoredSignal,
     UnmatchedMessage,
     UnreadEvent,
@@ -430,6 +431,17 @@ class MemoryTransaction:
             for saga_id, key in sorted(waits.get((one.event.wire_name, one.event.key), ()))
         ]
         return matches[: max(limit, 0)]
+
+    async def starting_events(
+        self, wire_names: Sequence[str], prefix: str, *, event_ids: Sequence[UUID] | None = None, limit: int = 200
+    ) -> list[StartingEvent]:
+        """Find kept, unconsumed, unexpired events of these types whose key begins so, oldest first."""
+        kept = self._kept(event_ids, await self.now())
+        wanted = [one for one in kept if one.event.wire_name in wire_names and one.event.key.startswith(prefix)]
+        return [
+            StartingEvent(one.id, one.event.message_id, one.event.wire_name, one.event.key, one.event.body)
+            for one in wanted[: max(limit, 0)]
+        ]
 
     async def lock_events(self, event_ids: Sequence[UUID]) -> set[UUID]:
         """Return those still unconsumed."""

@@ -16,7 +16,17 @@ from pydantic import TypeAdapter
 from messaging.messages import Command, Event, Reply
 
 if TYPE_CHECKING:
-    from orchestrator.definition import Delay, ForEach, ItemStep, LocalStep, Saga, Step, SubSaga, WaitForEvent
+    from orchestrator.definition import (
+        Delay,
+        ForEach,
+        ItemStep,
+        LocalStep,
+        Saga,
+        StartOnEvent,
+        Step,
+        SubSaga,
+        WaitForEvent,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +180,14 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
+class EventStart:
+    """An event that starts a saga."""
+
+    start: StartOnEvent[Any, Any]
+    event: type[Event]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What the core walks: a tree whose leaves are looked up by the names the rows have."""
 
@@ -178,6 +196,8 @@ class Plan:
     pivot: str
     fingerprint: str
     deadline: timedelta | None = None
+    starts: tuple[EventStart, ...] = ()
+    """Not part of the fingerprint: what starts a saga does not concern one that has started."""
 
     def waits(self) -> Iterator[EventLeaf]:
         """The leaves that wait for events."""

@@ -11,15 +11,17 @@ from messaging.messages import Event
 from orchestrator.definition import Saga
 from orchestrator.errors import SagaDefinitionError, UnknownDefinition
 from orchestrator.instance import Pin
-from orchestrator.plan import EventLeaf
+from orchestrator.plan import EventLeaf, EventStart
 
 
 @dataclass(frozen=True, slots=True)
 class KnownEvent:
-    """An event type with every wait of every definition that may take it."""
+    """An event type with every wait of every definition that may take it, and the sagas that it starts."""
 
     event: type[Event]
     waits: tuple[EventLeaf, ...]
+    starts: tuple[tuple[type[Saga[Any]], EventStart], ...] = ()
+    """Of each saga the latest version known here."""
 
 
 class SagaRegistry:
@@ -36,6 +38,8 @@ class SagaRegistry:
         for saga in sagas:
             self._register(saga)
         self.events = self._known_events()
+        self.starting = tuple(name for name, known in self.events.items() if known.starts)
+        """The wire names of events that start sagas."""
 
     def _register(self, saga: type[Saga[Any]]) -> None:
         if not hasattr(saga, "plan"):
@@ -52,14 +56,21 @@ class SagaRegistry:
         self._by_pin[pin_of(saga)] = saga()
         for child in saga.plan.children():
             self._register(child)
-        for leaf in saga.plan.waits():
-            self.messages.register(leaf.event)
+        for event in (*(wait.event for wait in saga.plan.waits()), *(start.event for start in saga.plan.starts)):
+            self.messages.register(event)
 
     def _known_events(self) -> dict[str, KnownEvent]:
         leaves = [leaf for saga in self._by_pin.values() for leaf in saga.plan.waits()]
+        latest = {name: self.named(name) for name, _ in self._by_name}
+        starts = [(saga, start) for saga in latest.values() for start in saga.plan.starts]
+        heard = (*(leaf.event for leaf in leaves), *(start.event for _, start in starts))
         return {
-            leaf.event.wire_name: KnownEvent(leaf.event, tuple(other for other in leaves if other.event is leaf.event))
-            for leaf in leaves
+            event.wire_name: KnownEvent(
+                event,
+                tuple(leaf for leaf in leaves if leaf.event is event),
+                tuple(one for one in starts if one[1].event is event),
+            )
+            for event in heard
         }
 
     @property

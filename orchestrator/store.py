@@ -125,6 +125,17 @@ class EventMatch:
 
 
 @dataclass(frozen=True, slots=True)
+class StartingEvent:
+    """A kept event whose key says which saga it starts; not locked."""
+
+    event_id: UUID
+    message_id: str
+    wire_name: str
+    key: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
 class UnmatchedMessage:
     """A message that fits no saga, kept whole with why. `properties` is JSON text."""
 
@@ -303,6 +314,19 @@ class StoreTransaction(Protocol):
         Args:
             event_ids: only these events, if given.
             saga_ids: only these sagas' waits, if given.
+            limit: at most so many.
+        """
+        ...
+
+    async def starting_events(
+        self, wire_names: Sequence[str], prefix: str, *, event_ids: Sequence[UUID] | None = None, limit: int = 200
+    ) -> list[StartingEvent]:
+        """Find kept, unconsumed, unexpired events of these types whose key begins so, oldest first.
+
+        Args:
+            wire_names: of the types.
+            prefix: of the keys; letters, digits, `-` and `:` alone.
+            event_ids: only these events, if given.
             limit: at most so many.
         """
         ...

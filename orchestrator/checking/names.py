@@ -42,6 +42,8 @@ def _uses(saga: type[Saga[Any]]) -> Iterator[_Use]:
                 yield _Use(saga, command, leaf.step.participant)
     for wait in saga.plan.waits():
         yield _Use(saga, wait.event, "")
+    for start in saga.plan.starts:
+        yield _Use(saga, start.event, "")
 
 
 def _is_newer(one: _Use, other: _Use) -> bool:

@@ -27,6 +27,7 @@ from orchestrator.store import (
     EventMatch,
     NewSignal,
     ReceivedEvent,
+    StartingEvent,
     StoredSignal,
     UnmatchedMessage,
 )
@@ -139,6 +140,28 @@ class Cold:
             EventMatch(row[0], row[1], key_of(row[2], row[3], row[4]), row[5], row[6])
             for row in connection.execute(statement)
         ]
+
+    def starting_events(
+        self,
+        connection: Connection,
+        now: datetime,
+        wire_names: Sequence[str],
+        prefix: str,
+        event_ids: Sequence[UUID] | None,
+        limit: int,
+    ) -> list[StartingEvent]:
+        """Along the partial index of kept events."""
+        event = self._event
+        statement = (
+            select(event.c.id, event.c.message_id, event.c.wire_name, event.c.key, event.c.body)
+            .where(event.c.wire_name.in_(wire_names), event.c.key.startswith(prefix))
+            .where(event.c.consumed_at.is_(None), event.c.expires_at > now)
+            .order_by(event.c.id)
+            .limit(limit)
+        )
+        if event_ids is not None:
+            statement = statement.where(event.c.id.in_(event_ids))
+        return [StartingEvent(*row) for row in connection.execute(statement)]
 
     def lock_events(self, connection: Connection, event_ids: Sequence[UUID]) -> set[UUID]:
         """In order of id."""

@@ -29,6 +29,7 @@ from orchestrator.store import (
     NewSignal,
     ReceivedEvent,
     SagaCommand,
+    StartingEvent,
     StoredSignal,
     UnmatchedMessage,
     UnreadEvent,
@@ -231,6 +232,15 @@ class SqlTransaction:
         if nothing_asked or limit < 1:
             return []
         return await self._run(self._cold.event_matches, await self.now(), event_ids, saga_ids, limit)
+
+    async def starting_events(
+        self, wire_names: Sequence[str], prefix: str, *, event_ids: Sequence[UUID] | None = None, limit: int = 200
+    ) -> list[StartingEvent]:
+        """One statement."""
+        if not wire_names or (event_ids is not None and not event_ids) or limit < 1:
+            return []
+        now = await self.now()
+        return await self._run(self._cold.starting_events, now, wire_names, prefix, event_ids, limit)
 
     async def lock_events(self, event_ids: Sequence[UUID]) -> set[UUID]:
         """One statement."""

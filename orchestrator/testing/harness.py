@@ -210,6 +210,12 @@ class SagaHarness:
 
     # -- what the test reads
 
+    def started(self, saga: type[Saga[S]]) -> list[StartedInHarness[S]]:
+        """The sagas of this kind, oldest first: those that events or other sagas have started, too."""
+        states: Any = saga.state_type
+        of_kind = sorted(one for one, row in self.store.tables.sagas.items() if row.pin.name == saga.name)
+        return [StartedInHarness(self, saga_id, states) for saga_id in of_kind]
+
     def published(self, event: type[E]) -> list[E]:
         """The events of this type that sagas have published, in order."""
         sent = [outgoing.envelope for _, outgoing in sorted(self.store.tables.outgoing.items())]

@@ -19,6 +19,7 @@ from tests.typing.sagas import (
     CreatingOrder,
     CreditReserved,
     InvoiceState,
+    OnPayment,
     OrderCreated,
     OrderPlaced,
     OrderState,
@@ -106,6 +107,21 @@ class Invoicing(Step[InvoiceState, OrderCreated]):
 
     def command(self, state: InvoiceState) -> CreateOrder:
         return CreateOrder(order_id=UUID(int=state.number))
+
+
+class KeyOfAnotherEventsStart(OnPayment):
+    def event_key(self, event: OrderPlaced) -> str:  # expect-error
+        return str(event.order_id)
+
+
+class StartWithAnotherState(OnPayment):
+    def state(self, event: PaymentCaptured) -> InvoiceState:  # expect-error
+        return InvoiceState()
+
+
+class StartOfAnotherSaga(Saga[InvoiceState]):
+    starts_on = (OnPayment(),)  # expect-error
+    steps = (Invoicing(),)
 
 
 class StepOfAnotherState(Saga[OrderState]):

@@ -14,7 +14,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from messaging.bus import Bus
 from messaging.messages import Command, Event, Failure, Reply
 from messaging.service import Service
-from orchestrator import ForEach, ItemStep, LocalStep, Parallel, Retry, Saga, SagaStatus, Sequence, Step, WaitForEvent
+from orchestrator import (
+    ForEach,
+    ItemStep,
+    LocalStep,
+    Parallel,
+    Retry,
+    Saga,
+    SagaStatus,
+    Sequence,
+    StartOnEvent,
+    Step,
+    WaitForEvent,
+)
 from orchestrator.testing import SagaProbe
 
 
@@ -188,7 +200,16 @@ class Shipping(Step[OrderState, Reply]):
         return ShipOrder(order_id=state.order_id)
 
 
+class OnPayment(StartOnEvent[OrderState, PaymentCaptured]):
+    def event_key(self, event: PaymentCaptured) -> str:
+        return str(event.order_id)
+
+    def state(self, event: PaymentCaptured) -> OrderState:
+        return OrderState(order_id=event.order_id, customer_id=event.order_id, amount_cents=0)
+
+
 class CreateOrderSaga(Saga[OrderState]):
+    starts_on = (OnPayment(),)
     name = "create-order"
     deadline = timedelta(days=3)
     on_compensation_failure = "continue_others"

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from messaging.messages import Command, Reply
-from orchestrator import Parallel, Saga, SagaDefinitionError, Sequence, Step, WaitForEvent
+from orchestrator import Parallel, Saga, SagaDefinitionError, Sequence, StartOnEvent, Step, WaitForEvent
 from orchestrator.plan import CommandLeaf, EventLeaf
 from tests.unit.orchestrator.orders import (
     AwaitingPayment,
@@ -403,3 +403,51 @@ def test_error_texts_end_with_one_full_stop() -> None:
     text = refused(lambda: with_steps(Odd()))
 
     assert re.search(r"[^.]\.$", text)
+
+
+# -- starting by event
+
+
+class OnPayment(StartOnEvent[OrderState, PaymentCaptured]):
+    def event_key(self, event: PaymentCaptured) -> str:
+        return str(event.order_id)
+
+    def state(self, event: PaymentCaptured) -> OrderState:
+        return OrderState(order_id=event.order_id)
+
+
+class OfAnotherState(StartOnEvent[OtherState, PaymentCaptured]):
+    def event_key(self, event: PaymentCaptured) -> str:
+        return str(event.order_id)
+
+    def state(self, event: PaymentCaptured) -> OtherState:
+        return OtherState()
+
+
+def started_by(starts_on: Any) -> type[Saga[OrderState]]:
+    class Test(Saga[OrderState]):
+        name = "test"
+        steps = (CreatingOrder(),)
+
+    return type("Test", (Test,), {"name": "test", "starts_on": starts_on})
+
+
+def test_a_saga_that_an_event_starts_knows_the_event_and_its_fingerprint_does_not() -> None:
+    saga = started_by((OnPayment(),))
+
+    assert [start.event for start in saga.plan.starts] == [PaymentCaptured]
+    assert saga.plan.fingerprint == started_by(()).plan.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("starts_on", "problem"),
+    [
+        (OnPayment(), "has starts_on that is no tuple"),
+        ((OnPayment,), "lists the class OnPayment in starts_on. List an instance: OnPayment()"),
+        ((CreatingOrder(),), "in starts_on, which is no StartOnEvent"),
+        ((OnPayment(), OnPayment()), "starts on event 'payment-captured' twice"),
+        ((OfAnotherState(),), "OfAnotherState makes OtherState, but the state of saga 'test' (Test) is OrderState"),
+    ],
+)
+def test_a_start_by_event_that_cannot_work_is_refused(starts_on: Any, problem: str) -> None:
+    assert problem in refused(lambda: started_by(starts_on))

@@ -1,4 +1,4 @@
-"""The page about kinds of step: its saga is imported as it stands, and goes from its first step to its last."""
+"""The page about kinds of step: its programs are imported as they stand, and do what the page says."""
 
 from __future__ import annotations
 
@@ -11,17 +11,31 @@ from types import ModuleType
 import pytest
 
 from orchestrator import SagaStatus
-from orchestrator.testing import SagaProbe
+from orchestrator.testing import SagaHarness, SagaProbe
 
 PAGE = (Path(__file__).parents[3] / "docs" / "steps.md").read_text(encoding="utf-8")
 
 
+def program(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    (text,) = re.findall(rf"```python\n(# {name}.py\n.*?)```", PAGE, re.DOTALL)
+    (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    return importlib.import_module(name)
+
+
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    (program,) = re.findall(r"```python\n(# refitting.py\n.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "refitting.py").write_text(program, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    return importlib.import_module("refitting")
+    return program("refitting", tmp_path, monkeypatch)
+
+
+async def test_the_event_of_the_page_starts_its_saga(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = program("arriving", tmp_path, monkeypatch)
+
+    harness = SagaHarness(page.HandleStay)
+    await harness.publish(page.ShipDocked(ship="Argo", number=1))
+    await harness.publish(page.ShipDocked(ship="Argo", number=1))
+
+    assert [saga.state for saga in harness.started(page.HandleStay)] == [page.Stay(ship="Argo")]
 
 
 def test_the_saga_of_the_page_goes_from_its_first_step_to_its_last(page: ModuleType) -> None:
