@@ -35,7 +35,7 @@ from messaging.errors import (
     Unroutable,
 )
 from messaging.handler_classes import CommandHandler, EventHandler
-from messaging.messages import Command, Event, Failure, Reply
+from messaging.messages import Accepted, Command, Event, Failure, Reply
 from messaging.middleware import Middleware
 from messaging.retry import Retry
 from messaging.service import Service
@@ -52,6 +52,7 @@ __all__ = [  # noqa: RUF022
     "Command",
     "Reply",
     "Failure",
+    "Accepted",
     "Event",
     "Service",
     "Context",

@@ -131,7 +131,13 @@ def compose_event(
 
 
 def compose_reply(
-    command: Envelope, *, outcome: str, body: bytes = b"", wire_type: str = "", error_code: str = ""
+    command: Envelope,
+    *,
+    outcome: str,
+    body: bytes = b"",
+    wire_type: str = "",
+    error_code: str = "",
+    deadline_seconds: float | None = None,
 ) -> Envelope:
     """Answer a command: its correlation id copied unchanged, its trace too.
 
@@ -140,6 +146,8 @@ def compose_reply(
     headers: dict[str, HeaderValue] = {wire.OUTCOME: outcome}
     if error_code:
         headers[wire.ERROR_CODE] = error_code
+    if deadline_seconds is not None:
+        headers[wire.DEADLINE_SECONDS] = deadline_seconds
     headers.update(_copied(command, _TRACE))
     return Envelope(
         new_id(),

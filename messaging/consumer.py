@@ -72,10 +72,10 @@ class ServiceRunner:
         service, transport = self._service, self._transport
         await transport.declare([service.queue_spec()])
         around = composed((*self._middleware, *service.middleware))
-        self._handling = Handling(service, self._threads, around, self._limits)
         subscription = await transport.subscribe(service.name, prefetch_messages=service.prefetch_messages)
         self._subscription = subscription
         self._settling = Settling(transport, subscription)
+        self._handling = Handling(service, self._threads, around, self._limits, self._settling.told)
         self._background = [asyncio.create_task(self._settling.run())]
         if service.sessions is not None:
             self._start_relay()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Generator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic
 
 from typing_extensions import TypeVar
@@ -12,7 +12,9 @@ from messaging import envelope as wire
 from messaging.codec import DEFAULT_LIMITS, Limits
 from messaging.compose import compose_command, compose_event, flow_headers, only_from_an_outbox
 from messaging.envelope import EVENTS_EXCHANGE, Destination, Envelope, ExchangeKind, HeaderValue, to_queue
+from messaging.errors import NoReplyToken
 from messaging.ids import derived_id, new_id
+from messaging.inbox import Answer
 from messaging.messages import Command, Event
 from messaging.transport import Outgoing
 
@@ -47,7 +49,7 @@ class Context(Generic[S]):
     need not be awaited, and plain functions just call.
     """
 
-    __slots__ = ("_envelope", "_limits", "_outgoing", "_service", "attempt", "session")
+    __slots__ = ("_envelope", "_limits", "_outgoing", "_service", "_tell", "attempt", "session")
 
     def __init__(
         self,
@@ -57,8 +59,9 @@ class Context(Generic[S]):
         service: str,
         attempt: int = 1,
         limits: Limits = DEFAULT_LIMITS,
+        tell: Callable[[Envelope, Answer], None] | None = None,
     ) -> None:
-        self.session = session
+        self.session, self._tell = session, tell
         self._envelope, self._service, self._limits = envelope, service, limits
         self._outgoing: list[Outgoing] = []
         told = envelope.headers.get(wire.ATTEMPT)
@@ -93,6 +96,30 @@ class Context(Generic[S]):
         except ValueError:
             return None
         return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+    @property
+    def reply_token(self) -> str:
+        """What redeems this command's answer later: return `Accepted`, and hand the token to whoever will decide.
+
+        Whoever has it may answer the command in your place, once: `saga complete TOKEN`, `SagaClient.complete`.
+        Treat it as a password: it is signed and cannot be guessed or made up.
+
+        Raises:
+            NoReplyToken: the command has none: no saga sent it.
+        """
+        token = self._envelope.text_header(wire.REPLY_TOKEN)
+        if not token:
+            raise NoReplyToken(self._envelope.type, self.message_id)
+        return token
+
+    def accept(self, *, within: timedelta) -> None:
+        """Tell whoever sent the command to wait so long from now, while the handler goes on; as often as need be.
+
+        It is sent at once, whatever becomes of the handler, and nothing waits for it: a lost one is made good by the
+        next. Where nobody waits for an answer nothing is sent.
+        """
+        if self._tell is not None:
+            self._tell(self._envelope, Answer.accepted(within))
 
     @property
     def outgoing(self) -> list[Outgoing]:

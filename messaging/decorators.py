@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from messaging.context import Context
-from messaging.messages import Command, Event, Failure, Message, Reply
+from messaging.messages import Accepted, Command, Event, Failure, Message, Reply
 from messaging.retry import Retry
 from messaging.transport import Binding
 
@@ -54,20 +54,20 @@ class HandlesCommand(_Registers[C_co]):
 
     @overload
     def __call__(
-        self: HandlesCommand[Command[R]], handler: Callable[[C_co], Awaitable[R | Failure]], /
-    ) -> Callable[[C_co], Awaitable[R | Failure]]: ...
+        self: HandlesCommand[Command[R]], handler: Callable[[C_co], Awaitable[R | Failure | Accepted]], /
+    ) -> Callable[[C_co], Awaitable[R | Failure | Accepted]]: ...
     @overload
     def __call__(
-        self: HandlesCommand[Command[R]], handler: Callable[[C_co, Context[Any]], Awaitable[R | Failure]], /
-    ) -> Callable[[C_co, Context[Any]], Awaitable[R | Failure]]: ...
+        self: HandlesCommand[Command[R]], handler: Callable[[C_co, Context[Any]], Awaitable[R | Failure | Accepted]], /
+    ) -> Callable[[C_co, Context[Any]], Awaitable[R | Failure | Accepted]]: ...
     @overload
     def __call__(
-        self: HandlesCommand[Command[R]], handler: Callable[[C_co], R | Failure], /
-    ) -> Callable[[C_co], R | Failure]: ...
+        self: HandlesCommand[Command[R]], handler: Callable[[C_co], R | Failure | Accepted], /
+    ) -> Callable[[C_co], R | Failure | Accepted]: ...
     @overload
     def __call__(
-        self: HandlesCommand[Command[R]], handler: Callable[[C_co, Context[Any]], R | Failure], /
-    ) -> Callable[[C_co, Context[Any]], R | Failure]: ...
+        self: HandlesCommand[Command[R]], handler: Callable[[C_co, Context[Any]], R | Failure | Accepted], /
+    ) -> Callable[[C_co, Context[Any]], R | Failure | Accepted]: ...
     def __call__(self, handler: Any, /) -> Any:
         """Register the handler and return it unchanged."""
         return self.registered(handler, callers_names())

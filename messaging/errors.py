@@ -8,6 +8,7 @@
     ├── UnencodableMessage          the sender, before anything is sent
     ├── NotPassedOn                 the author of a middleware
     ├── HandlerTimeout              the author of the handler, or nobody: it is tried again
+    ├── NoReplyToken                the author of the handler, or whoever sent the command
     ├── OutboxRefused               the sender, before anything is written
     ├── DecodeError                 the sender of what was received
     │   └── UnknownMessageType
@@ -53,6 +54,17 @@ class HandlerDefinitionError(MessagingError, TypeError):
     def __init__(self, service: str, handler: str, problem: str) -> None:
         self.service, self.handler = service, handler
         super().__init__(f"handler {handler} of service {service!r} {problem}.")
+
+
+class NoReplyToken(MessagingError, LookupError):
+    """A command brings no token for a later answer."""
+
+    def __init__(self, wire_name: str, message_id: str) -> None:
+        self.wire_name, self.message_id = wire_name, message_id
+        super().__init__(
+            f"command {wire_name!r} ({message_id}) has no reply token: no saga sent it, or its orchestrator's database "
+            "is not migrated (saga migrate). Answer it at once"
+        )
 
 
 class DiscoveryError(MessagingError, ImportError):

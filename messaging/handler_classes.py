@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_orig
 
 from messaging.context import Context
 from messaging.envelope import EVENTS_EXCHANGE, ExchangeKind
-from messaging.messages import Command, Event, Failure, Message, Reply
+from messaging.messages import Accepted, Command, Event, Failure, Message, Reply
 from messaging.retry import Retry
 
 R = TypeVar("R", bound=Reply)
@@ -47,7 +47,7 @@ class CommandHandler(ABC, Generic[C_co]):
         command: C_co,  # type: ignore[misc]
         context: Context[Any],
         /,
-    ) -> Awaitable[R | Failure] | R | Failure:
+    ) -> Awaitable[R | Failure | Accepted] | R | Failure | Accepted:
         """Carry out the command and return its reply or a failure; `async` or plain, as handlers that are functions.
 
         What it returns is stored and answered; when it raises, nothing has happened and the sender is told to
@@ -99,7 +99,7 @@ class AnswersLater(Protocol[R]):
         ...
 
     @property
-    def handle(self) -> Callable[..., Awaitable[R | Failure]]:
+    def handle(self) -> Callable[..., Awaitable[R | Failure | Accepted]]:
         """What carries it out."""
         ...
 
@@ -113,7 +113,7 @@ class AnswersAtOnce(Protocol[R]):
         ...
 
     @property
-    def handle(self) -> Callable[..., R | Failure]:
+    def handle(self) -> Callable[..., R | Failure | Accepted]:
         """What carries it out."""
         ...
 

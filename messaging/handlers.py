@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from messaging.context import Context
 from messaging.errors import HandlerDefinitionError, SettingsError
-from messaging.messages import Command, Failure, Message
+from messaging.messages import Accepted, Command, Failure, Message
 from messaging.retry import Retry
 
 
@@ -158,8 +158,8 @@ def _result_problem(message: type[Message], replies: tuple[type[Message], ...], 
 
 
 def _is_answer(part: type, replies: tuple[type[Message], ...]) -> bool:
-    """A declared answer or a kind of one; of the general `Failure` only itself."""
-    return part is Failure or any(issubclass(part, reply) for reply in replies if reply is not Failure)
+    """A declared answer or a kind of one; of the general `Failure` only itself; or that it comes later."""
+    return part in (Failure, Accepted) or any(issubclass(part, reply) for reply in replies if reply is not Failure)
 
 
 def _session_problem(service: SessionKind, asked: SessionKind, is_async: bool) -> str:

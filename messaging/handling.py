@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from contextvars import copy_context
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from messaging import envelope as wire
 from messaging.calling import Calling
-from messaging.codec import DEFAULT_LIMITS, Limits, encode_body
+from messaging.codec import DEFAULT_LIMITS, Limits
 from messaging.context import Context, idempotency_key_of
 from messaging.dialects import in_our_words
 from messaging.envelope import Envelope
@@ -22,8 +22,8 @@ from messaging.errors import DecodeError, MessagingError, UnknownMessageType
 from messaging.evolution import decode_message
 from messaging.failpoints import reached
 from messaging.handlers import Handler, SessionKind
-from messaging.inbox import MAX_KEY_CHARACTERS, Answer, open_event, open_order
-from messaging.messages import Command, Failure, Message
+from messaging.inbox import MAX_KEY_CHARACTERS, Answer, answer_of, open_event, open_order
+from messaging.messages import Accepted, Command, Failure, Message, Reply
 from messaging.middleware import Composed
 from messaging.service import Service
 from messaging.transport import Delivery, Outgoing
@@ -73,8 +73,15 @@ class Handled:
 class Handling:
     """Runs a service's handlers, each order once as far as the service's database allows."""
 
-    def __init__(self, service: Service, threads: Executor, around: Composed, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._service, self._threads = service, threads
+    def __init__(
+        self,
+        service: Service,
+        threads: Executor,
+        around: Composed,
+        limits: Limits = DEFAULT_LIMITS,
+        tell: Callable[[Envelope, Answer], None] | None = None,
+    ) -> None:
+        self._service, self._threads, self._tell = service, threads, tell
         self._calling = Calling(service.name, threads, around)
         self._limits = service.limits or limits
         if service.sessions is not None:
@@ -171,8 +178,14 @@ class Handling:
         return Handled(answer, wrote_outbox=bool(context.outgoing))
 
     def _context(self, order: Order, session: Any) -> Context[Any]:
-        service = self._service
-        return Context(session, order.envelope, service=service.name, attempt=order.attempt, limits=self._limits)
+        return Context(
+            session,
+            order.envelope,
+            service=self._service.name,
+            attempt=order.attempt,
+            limits=self._limits,
+            tell=self._tell if order.is_command else None,
+        )
 
     def _claim(self, session: Session, order: Order) -> Handled | None:
         """Claim the order; None when its handler is to run."""
@@ -215,13 +228,10 @@ class Handling:
     def _answer_of(self, order: Order, result: Any) -> Answer | None:
         if not order.is_command:
             return None
-        if not isinstance(result, order.handler.replies):
+        if not isinstance(result, (*order.handler.replies, Accepted)):
             expected = " | ".join(cls.__name__ for cls in order.handler.replies)
             raise TypeError(f"it returned {type(result).__name__}, not {expected}")
-        body = encode_body(result, self._limits)
-        if isinstance(result, Failure):
-            return Answer(wire.FAILURE, result.error_code, result.wire_name, body)
-        return Answer(wire.SUCCESS, "", result.wire_name, body)
+        return answer_of(cast("Reply | Failure | Accepted", result), self._limits)
 
 
 def _refuse_commit() -> None:

@@ -6,13 +6,18 @@ that also holds the handler's work, so a crash leaves all of it or nothing.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final, Protocol
 
 from messaging import envelope as wire
+from messaging.codec import DEFAULT_LIMITS, Limits, encode_body
 from messaging.errors import MessagingError
+from messaging.messages import Accepted, Failure, Reply
 
 MAX_KEY_CHARACTERS: Final = 512
+_SECONDS: Final = "deadline_seconds"
 
 
 class StillWorking(MessagingError):
@@ -25,13 +30,35 @@ class StillWorking(MessagingError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A definitive answer to a command, as it is stored and sent."""
+    """An answer to a command, as it is stored and sent."""
 
     outcome: str
-    """`success` or `failure`; `retry` is never stored."""
+    """`success` or `failure`, or `accepted` for now; `retry` is never stored."""
     error_code: str = ""
     type: str = ""
     body: bytes = b""
+
+    @classmethod
+    def accepted(cls, within: timedelta) -> Answer:
+        """The definitive answer comes later, within so long. What moves the deadline is its body, so it is stored."""
+        return cls(wire.ACCEPTED, body=json.dumps({_SECONDS: within.total_seconds()}).encode())
+
+    @property
+    def deadline_seconds(self) -> float | None:
+        """How long the sender is to wait from now on; None where this is the definitive answer."""
+        return float(json.loads(self.body)[_SECONDS]) if self.outcome == wire.ACCEPTED else None
+
+
+def answer_of(message: Reply | Failure | Accepted, limits: Limits = DEFAULT_LIMITS) -> Answer:
+    """What a handler's result is as an answer.
+
+    Raises:
+        UnencodableMessage: no reader could take it.
+    """
+    if isinstance(message, Accepted):
+        return Answer.accepted(message.within)
+    outcome, code = (wire.FAILURE, message.error_code) if isinstance(message, Failure) else (wire.SUCCESS, "")
+    return Answer(outcome, code, message.wire_name, encode_body(message, limits))
 
 
 UNDONE: Final = Answer(wire.FAILURE, wire.UNDONE)
@@ -103,7 +130,7 @@ def _happened(rows: InboxRows, action_key: str) -> bool:
     action = rows.claim(action_key, undone=True)
     if action is None or action.undone:
         return False
-    return _stored(action_key, action).outcome == wire.SUCCESS
+    return _stored(action_key, action).outcome in (wire.SUCCESS, wire.ACCEPTED)  # accepted: it may still happen
 
 
 def _stored(key: str, claim: Claim) -> Answer:

@@ -7,6 +7,8 @@ services: the kebab-cased class name unless the class says otherwise, and never 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -91,6 +93,24 @@ class Failure(Message):
     def error_code(self) -> str:
         """The word that tells this refusal from others: `code` if set, else the wire name."""
         return self.code or self.wire_name
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What a handler returns whose answer comes later, from a human or a webhook that redeems `Context.reply_token`.
+
+    What the handler has written is committed. Repeated, the command is answered the same again, and the handler
+    does not run.
+
+    Args:
+        within: how long the sender is to wait for the answer, from when it is told.
+    """
+
+    within: timedelta
+
+    def __post_init__(self) -> None:
+        if self.within <= timedelta(0):
+            raise ValueError(f"Accepted(within={self.within}) leaves no time for the answer")
 
 
 class Event(Message):

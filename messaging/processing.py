@@ -202,7 +202,7 @@ class Processing:
     async def _refuse(self, delivery: Delivery, error: DecodeError) -> None:
         """Tell the sender first: killed in between, the message comes again, and is told and kept again."""
         logger.error("Service %r cannot use a message: %s", self._service.name, error)
-        reply = reply_to_command(delivery, _told_to_retry(error))
+        reply = reply_to_command(delivery.envelope, _told_to_retry(error))
         if reply is not None:
             await until_confirmed(lambda: self._tell(reply), seed=delivery.envelope.message_id)
         await self._dead_letter(delivery, error.problem, str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 from messaging.compose import compose_reply
-from messaging.envelope import to_reply
+from messaging.envelope import Envelope, to_reply
 from messaging.errors import NotConfirmed, PublishError
 from messaging.failpoints import reached
 from messaging.inbox import Answer
@@ -27,7 +28,8 @@ _BROKER_AWAY: Final = Retry(max_attempts=None, backoff=timedelta(milliseconds=10
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    delivery: Delivery
+    delivery: Delivery | None
+    """What to acknowledge; None for an interim answer."""
     reply: Outgoing | None
 
 
@@ -36,6 +38,7 @@ class Settling:
 
     def __init__(self, transport: Transport, subscription: Subscription) -> None:
         self._transport, self._subscription = transport, subscription
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._ended: deque[_Ended] = deque()
         self._something = asyncio.Event()
         self._empty = asyncio.Event()
@@ -43,7 +46,20 @@ class Settling:
 
     def answered(self, delivery: Delivery, answer: Answer | None) -> None:
         """Take a delivery that is handled: answer it, if its sender waits, and acknowledge it."""
-        self._ended.append(_Ended(delivery, reply_to_command(delivery, answer)))
+        self._take(_Ended(delivery, reply_to_command(delivery.envelope, answer)))
+
+    def told(self, command: Envelope, answer: Answer) -> None:
+        """Take an interim answer to a command that is being handled, from whichever thread does so."""
+        reply = reply_to_command(command, answer)
+        if reply is None:
+            return
+        if threading.get_ident() == self._thread:
+            self._take(_Ended(None, reply))  # at once, so that it comes before the answer
+        else:
+            self._loop.call_soon_threadsafe(self._take, _Ended(None, reply))
+
+    def _take(self, ended: _Ended) -> None:
+        self._ended.append(ended)
         self._empty.clear()
         self._something.set()
 
@@ -84,13 +100,17 @@ class Settling:
                 handled.append(ended)
             elif isinstance(error, NotConfirmed) or not await self._bury(ended, error):
                 again.append(ended)
-        if handled:
-            await self._subscription.ack([ended.delivery for ended in handled])
+        done_with = [ended.delivery for ended in handled if ended.delivery is not None]
+        if done_with:
+            await self._subscription.ack(done_with)
             reached("participant.acked")
         return again
 
     async def _bury(self, ended: _Ended, error: PublishError) -> bool:
         """Keep a command whose answer nobody takes; the work itself is done."""
+        if ended.delivery is None:
+            logger.error("The interim answer cannot be delivered: %s", error)
+            return True
         logger.error("The answer cannot be delivered: %s. The command is in the dead letters.", error)
         try:
             await self._subscription.dead_letter(ended.delivery, "reply-undeliverable", str(error))
@@ -113,9 +133,8 @@ async def until_confirmed(attempt: Callable[[], Awaitable[None]], *, seed: str) 
         await asyncio.sleep(wait_before(_BROKER_AWAY, tries, seed=seed).total_seconds())
 
 
-def reply_to_command(delivery: Delivery, answer: Answer | None) -> Outgoing | None:
+def reply_to_command(command: Envelope, answer: Answer | None) -> Outgoing | None:
     """Address an answer to whoever sent the command; None if nobody waits for one."""
-    command = delivery.envelope
     if answer is None or not command.reply_to:
         return None
     envelope = compose_reply(
@@ -124,5 +143,6 @@ def reply_to_command(delivery: Delivery, answer: Answer | None) -> Outgoing | No
         body=answer.body,
         wire_type=answer.type,
         error_code=answer.error_code,
+        deadline_seconds=answer.deadline_seconds,
     )
     return Outgoing(envelope, to_reply(command.reply_to))

@@ -147,6 +147,7 @@ async def _started_orchestrator(
         ),
         installation=installation.name,
         owner=str(installation.id),
+        tokens=installation.tokens,
         watchers=watchers,
     )
     await service.start()

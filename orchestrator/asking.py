@@ -15,7 +15,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from messaging.inbox import Answer
+from messaging.messages import Failure, Reply
 from orchestrator.bulk import PER_SECOND, ActionWord, Bulk, BulkResult, Looks, action
+from orchestrator.completing import completion
 from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import (
     AbandonRequested,
@@ -34,6 +37,7 @@ from orchestrator.status import SagaFilter, ids_of
 T = TypeVar("T")
 
 ANSWERED_WITHIN: Final = timedelta(seconds=10)
+_DONE: Final = Reply()
 
 
 class AsksSagas(ABC):
@@ -118,6 +122,34 @@ class AsksSagas(ABC):
         Raises: as `cancel` does; refused when it has ended.
         """
         await self._ask(saga_id, AbandonRequested(reason, by), within)
+
+    async def complete(
+        self,
+        token: str,
+        answer: Reply | Failure | Answer = _DONE,
+        *,
+        reason: str = "",
+        by: str = "",
+        within: timedelta = ANSWERED_WITHIN,
+    ) -> UUID:
+        """Answer a command by the reply token that its participant handed out; return the saga's id.
+
+        Args:
+            token: `Context.reply_token`, of any attempt of the command.
+            answer: the reply, or a failure to refuse; an `Answer` is one in JSON that is checked by the saga alone.
+            reason: for the history.
+            by: who answers.
+            within: how long to wait for an engine to take it.
+
+        Raises:
+            UnknownToken: no command of this installation can be answered with it.
+            ActionRefused: the command is answered already, its saga turned back or has ended, or the answer is
+                not of its type; the text says which.
+            TimeoutError: no engine took it within this time; it stays and will be taken.
+        """
+        asked = await self._write(lambda c: completion(c, token, answer, reason, by, self._schema))
+        await self._ask(*asked, within)
+        return asked[0]
 
     async def ids(self, which: SagaFilter, *, limit: int | None = None) -> Sequence[UUID]:
         """The ids of sagas at this moment, oldest first: a frozen list, to hand to `bulk`."""
@@ -227,6 +259,20 @@ class AsksSagasBlocking(ABC):
     def abandon(self, saga_id: UUID, *, reason: str, by: str = "", within: timedelta = ANSWERED_WITHIN) -> None:
         """Give a saga up as it stands; see `AsksSagas.abandon`."""
         self._ask(saga_id, AbandonRequested(reason, by), within)
+
+    def complete(
+        self,
+        token: str,
+        answer: Reply | Failure | Answer = _DONE,
+        *,
+        reason: str = "",
+        by: str = "",
+        within: timedelta = ANSWERED_WITHIN,
+    ) -> UUID:
+        """Answer a command by its reply token; see `AsksSagas.complete`."""
+        asked = self._write(lambda c: completion(c, token, answer, reason, by, self._schema))
+        self._ask(*asked, within)
+        return asked[0]
 
     def ids(self, which: SagaFilter, *, limit: int | None = None) -> Sequence[UUID]:
         """The ids of sagas at this moment; see `AsksSagas.ids`."""

@@ -6,6 +6,7 @@ Each error names, in its text, what happened and what to do:
     ├── SagaDefinitionError     the author, when the class is created
     ├── HookRaised              the author: a hook raised while a saga was decided; the saga blocks
     ├── UnknownSaga             the caller: no saga has this id
+    ├── UnknownToken            the caller: no command can be answered with this token
     ├── UnknownDefinition       whoever deploys: this process does not have the saga's code
     ├── ActionRefused           the operator: the saga's state does not allow this action
     ├── StateUnusable           the caller: a start's state cannot be stored, or is of another type
@@ -49,6 +50,14 @@ class UnknownSaga(SagaError, LookupError):
     def __init__(self, saga_id: UUID | str) -> None:
         self.saga_id = saga_id
         super().__init__(f"no saga has the id {saga_id}. List them with: saga list")
+
+
+class UnknownToken(SagaError, LookupError):
+    """A reply token is none of this installation's, or its command is not known any more. Nothing was answered."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"the reply token cannot be used: {problem}")
 
 
 class UnknownDefinition(SagaError, LookupError):

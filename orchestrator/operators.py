@@ -21,9 +21,9 @@ from orchestrator.plan import ChildLeaf, CommandLeaf, EventLeaf, LocalLeaf
 from orchestrator.progress import publish_events, turn_back
 from orchestrator.signals import (
     AbandonRequested,
-    ActionRequested,
     CancelRequested,
     CompensateRequested,
+    OperatorRequested,
     PauseRequested,
     ResolveRequested,
     ResumeRequested,
@@ -35,7 +35,7 @@ from orchestrator.tree import happened
 _OF_THE_CODE: Final = (BlockedReason.CODE_ERROR, BlockedReason.NEEDS_VERSION)
 
 
-def act(draft: Draft, asked: ActionRequested) -> None:
+def act(draft: Draft, asked: OperatorRequested) -> None:
     """Do what an operator asks of a saga that has not ended."""
     match asked:
         case CancelRequested():
@@ -58,7 +58,7 @@ def act(draft: Draft, asked: ActionRequested) -> None:
             assert_never(asked)
 
 
-def _noted(draft: Draft, kind: str, asked: ActionRequested, step: str = "") -> None:
+def _noted(draft: Draft, kind: str, asked: OperatorRequested, step: str = "") -> None:
     draft.note(kind, f"by {asked.by or 'an operator'}: {asked.reason}", step)
 
 

@@ -12,12 +12,15 @@ from messaging.messages import Event
 from messaging.transport import Outgoing
 from orchestrator.ids import idempotency_key
 from orchestrator.instance import SagaInstance
+from orchestrator.reply_tokens import ReplyTokens
 from orchestrator.store import SagaCommand
 
 APP_ID = "sagasmith"
 
 
-def command_message(command: SagaCommand, *, reply_to: str, now: datetime) -> Outgoing:
+def command_message(
+    command: SagaCommand, *, reply_to: str, now: datetime, tokens: ReplyTokens | None = None
+) -> Outgoing:
     """The message of one attempt of a command; the same whoever sends it, and however often."""
     record = command.record
     assert record.body is not None and record.command_id is not None
@@ -34,6 +37,8 @@ def command_message(command: SagaCommand, *, reply_to: str, now: datetime) -> Ou
         headers[wire.COMPENSATES] = record.compensates
     if record.deadline is not None:
         headers[wire.DEADLINE] = record.deadline.isoformat()
+    if tokens is not None:
+        headers[wire.REPLY_TOKEN] = tokens.token_of(record.command_id)
     headers |= parted(command.trace)
     envelope = Envelope(
         message_id,

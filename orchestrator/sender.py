@@ -20,6 +20,7 @@ from messaging.errors import NotConfirmed, PublishError
 from messaging.retry import Retry, wait_before
 from messaging.transport import Transport
 from orchestrator.outgoing import command_message
+from orchestrator.reply_tokens import ReplyTokens
 from orchestrator.store import SagaCommand
 from orchestrator.watching import Watching
 
@@ -39,6 +40,7 @@ class Sender:
         batch: messages published at once.
         backlog: commands waiting here before `send` itself waits.
         watching: who is told.
+        tokens: makes the tokens by which commands may be answered later; None: they have none.
         now: what time it is.
     """
 
@@ -51,9 +53,10 @@ class Sender:
         batch: int = 500,
         backlog: int = 4000,
         watching: Watching | None = None,
+        tokens: ReplyTokens | None = None,
         now: Callable[[], datetime] = partial(datetime.now, UTC),  # noqa: B008 - called each time
     ) -> None:
-        self._watching = watching
+        self._watching, self._tokens = watching, tokens
         self._transport, self._reply_to, self._timeout = transport, reply_to, timeout
         self._batch, self._backlog, self._now = batch, backlog, now
         self._queue: deque[SagaCommand] = deque()
@@ -108,7 +111,8 @@ class Sender:
 
     async def _publish(self, commands: Sequence[SagaCommand]) -> None:
         now = self._now()
-        messages = [command_message(command, reply_to=self._reply_to, now=now) for command in commands]
+        reply_to, tokens = self._reply_to, self._tokens
+        messages = [command_message(command, reply_to=reply_to, now=now, tokens=tokens) for command in commands]
         if self._watching is not None:
             messages = self._watching.sending(messages)
         outcomes = await self._transport.publish(messages, timeout=self._timeout)

@@ -19,6 +19,7 @@ from orchestrator.intake import Intake
 from orchestrator.local_runner import LocalRunner
 from orchestrator.loop import EngineLoop, LoopSettings
 from orchestrator.registry import SagaRegistry
+from orchestrator.reply_tokens import ReplyTokens
 from orchestrator.sender import Sender
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store import SagaStore
@@ -77,6 +78,7 @@ class OrchestratorService:
         outbox: relays what sagas publish; None if the store's owner does.
         installation: name in the queues' names.
         owner: the installation's id, that its queues are declared with.
+        tokens: the installation's, by which commands may be answered later.
         watchers: are told what it does.
     """
 
@@ -90,11 +92,12 @@ class OrchestratorService:
         outbox: Outbox | None = None,
         installation: str = "main",
         owner: str = "",
+        tokens: ReplyTokens | None = None,
         watchers: Sequence[Watcher] = (),
     ) -> None:
         self._registry, self._store, self._transport = registry, store, transport
         self._settings, self._outbox, self._owner = settings, outbox, owner
-        self._queues = Queues(installation)
+        self._queues, self._tokens = Queues(installation), tokens
         self._watching = Watching(watchers) if watchers else None
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: EngineLoop | None = None
@@ -114,7 +117,11 @@ class OrchestratorService:
             raise InstallationMismatch(str(error)) from error
         grace = settings.seconds("send_grace")
         self._sender = Sender(
-            transport, transport.full_name(self._queues.replies), timeout=grace / 2, watching=self._watching
+            transport,
+            transport.full_name(self._queues.replies),
+            timeout=grace / 2,
+            watching=self._watching,
+            tokens=self._tokens,
         )
         limits = Limits(max_body_bytes=settings.max_body_bytes)
         engine_settings = EngineSettings(

@@ -22,6 +22,7 @@ from orchestrator.signals import (
     ChildOrdered,
     CodeFailed,
     CompensateRequested,
+    CompleteRequested,
     DeadlinePassed,
     EventMatched,
     Incoming,
@@ -52,6 +53,7 @@ ACTIONS: Final[Mapping[str, type[ActionRequested]]] = {
     "resolve": ResolveRequested,
     "compensate": CompensateRequested,
     "abandon": AbandonRequested,
+    "complete": CompleteRequested,
 }
 """What operators may ask for, by the word it has in rows, in the audit and in commands."""
 _WORDS: Final = {action: word for word, action in ACTIONS.items()}

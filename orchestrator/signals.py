@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 from uuid import UUID
 
+from messaging.envelope import SUCCESS
 from messaging.messages import Event, Failure
-from orchestrator.instance import Item, SagaInstance, SagaStatus, StepKey, StepRecord, StepStatus
+from orchestrator.instance import Direction, Item, SagaInstance, SagaStatus, StepKey, StepRecord, StepStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,28 @@ class UpgradeRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class CompleteRequested:
+    """Somebody redeems the reply token of an attempt of a command: this is its answer."""
+
+    reason: str
+    step: str = ""
+    """The label of the step's key."""
+    by: str = ""
+    direction: str = Direction.ACTION.value
+    round: int = 1
+    attempt: int = 1
+    outcome: str = SUCCESS
+    body: str = "{}"
+    error_code: str = ""
+
+    @property
+    def reply(self) -> ReplyReceived:
+        """The answer as the participant would have given it."""
+        key = StepKey.labelled(self.step, Direction(self.direction))
+        return ReplyReceived(key, self.round, self.attempt, self.outcome, self.body, self.error_code)
+
+
+@dataclass(frozen=True, slots=True)
 class CodeFailed:
     """A hook of the definition raised while a signal was decided; the signal is kept aside."""
 
@@ -173,7 +196,7 @@ class CodeFailed:
     error: str
 
 
-ActionRequested: TypeAlias = (
+OperatorRequested: TypeAlias = (
     CancelRequested
     | RetryRequested
     | PauseRequested
@@ -183,7 +206,9 @@ ActionRequested: TypeAlias = (
     | CompensateRequested
     | AbandonRequested
 )
-"""What operators may ask for. It is decided at once, also while the saga is paused."""
+"""What operators may ask for."""
+ActionRequested: TypeAlias = OperatorRequested | CompleteRequested
+"""What is asked of a saga, and answered. It is decided at once, also while the saga is paused."""
 Asked: TypeAlias = ActionRequested | UpgradeRequested
 """What is left as a signal, and answered in the audit."""
 LocalEnded: TypeAlias = LocalFinished | LocalFailed

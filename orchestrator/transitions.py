@@ -26,6 +26,7 @@ from orchestrator.signals import (
     ChildEnded,
     ChildOrdered,
     CodeFailed,
+    CompleteRequested,
     DeadlinePassed,
     Decision,
     EventMatched,
@@ -83,6 +84,8 @@ def decide(saga: Saga[Any], instance: SagaInstance, incoming: Incoming, *, now: 
             _deadlines(draft)
         case CodeFailed():
             _code_failed(draft, incoming)
+        case CompleteRequested():
+            _complete(draft, incoming)
         case _:
             act(draft, incoming)
     # What was parked is applied before anything follows from a resume.
@@ -160,6 +163,15 @@ def _reply(draft: Draft, reply: ReplyReceived) -> None:
         draft.note("retry", f"attempt {record.attempt} was answered retry: {reply.error_code}", step)
         record = draft.change(record, error_code=reply.error_code, error_text=_text_of(draft, reply))
         _try_again_or_give_up(draft, leaf, record)
+
+
+def _complete(draft: Draft, asked: CompleteRequested) -> None:
+    """Take the answer that came by a token; whoever redeems it is told why it has no effect."""
+    _reply(draft, asked.reply)
+    if draft.accepted:
+        draft.note("completed", f"answered by its reply token: {asked.outcome}, {asked.reason}", asked.step)
+    else:
+        draft.refuse(draft.notes[-1].text)
 
 
 def _awaits_answer(draft: Draft, leaf: CommandLeaf, record: StepRecord, reply: ReplyReceived) -> bool:

@@ -11,6 +11,7 @@ import typer
 from orchestrator.cli import (
     acting,
     check,
+    completing,
     contracts,
     demo,
     dlq,
@@ -244,6 +245,14 @@ _acts(
     "abandon",
     "Give sagas up as they stand: nothing of them is sent, awaited or undone any more. There is no way back.",
     """saga abandon 019f6d3a-... --reason "settled on the telephone\"""",
+)
+_add(
+    "complete",
+    completing.complete,
+    _SAGAS,
+    "saga complete HQ3v...",
+    """saga complete HQ3v... --data '{"approved_by": "ann"}'""",
+    """saga complete HQ3v... --failure too-expensive --data '{"reason": "over 10,000"}'""",
 )
 _acts(
     "resume",

@@ -67,6 +67,7 @@ def _known_code(error: Exception) -> int | None:
 
     codes: tuple[tuple[type[Exception], int], ...] = (
         (errors.UnknownSaga, exits.NOT_FOUND),
+        (errors.UnknownToken, exits.NOT_FOUND),
         (errors.UnknownDefinition, exits.NOT_FOUND),
         (errors.ActionRefused, exits.REFUSED),
         (errors.StateUnusable, exits.USAGE),

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, union_all
 
 from orchestrator.ids import new_saga_id
-from orchestrator.sql.tables import in_schema, saga_audit, saga_instance, saga_signal
+from orchestrator.sql.rows import key_of
+from orchestrator.sql.tables import in_schema, saga_attempt, saga_audit, saga_instance, saga_signal, saga_step
+from orchestrator.store import CommandRef
 
 
 def ask(
@@ -24,6 +26,19 @@ def ask(
     if told:
         connection.execute(insert(signal), told)
     return signals
+
+
+def command_of(connection: Connection, command_id: UUID, schema: str | None) -> CommandRef | None:
+    """Find an attempt of a command, a replaced one included."""
+    step, attempt = in_schema(saga_step, schema), in_schema(saga_attempt, schema)
+    found = (
+        select(table.c.saga_id, table.c.step, table.c.direction, table.c.branch, table.c.round, table.c.attempt).where(
+            table.c.command_id == command_id
+        )
+        for table in (step, attempt)
+    )
+    row = connection.execute(union_all(*found)).first()
+    return CommandRef(row[0], key_of(row[1], row[2], row[3]), row[4], row[5]) if row is not None else None
 
 
 def answers_to(connection: Connection, signal_ids: Sequence[UUID], schema: str | None) -> dict[UUID, str]:

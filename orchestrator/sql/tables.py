@@ -38,7 +38,7 @@ from sqlalchemy import (
 from orchestrator.instance import BlockedReason, Direction, SagaStatus, StepStatus
 from orchestrator.sql.types import Id, Instant
 
-SCHEMA_REVISION: Final = "0004"
+SCHEMA_REVISION: Final = "0005"
 """The oldest revision of `migrations/versions/orchestrator` that this code works with."""
 VERSION_TABLE: Final = "saga_schema_version"
 
@@ -316,6 +316,7 @@ saga_installation = Table(
     Column("id", Id, nullable=False),
     _required("name"),
     _instant("created_at", nullable=False),
+    Column("token_secret", Text),
     CheckConstraint("only_row = 1", name="only_row"),
 )
 

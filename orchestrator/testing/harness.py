@@ -25,10 +25,11 @@ from pydantic import BaseModel
 
 from messaging.compose import compose_event
 from messaging.envelope import SAGA_ID, to_subscribers
+from messaging.inbox import answer_of
 from messaging.memory import MemorySubscription, MemoryTransport
-from messaging.messages import Event
+from messaging.messages import Event, Failure, Reply
 from messaging.transport import Outgoing, QueueSpec
-from orchestrator.definition import Leaf, Saga
+from orchestrator.definition import Leaf, Saga, Step
 from orchestrator.engine import Engine, EngineSettings
 from orchestrator.errors import ActionRefused
 from orchestrator.instance import BlockedReason, FirstCause, SagaInstance, SagaStatus, StepKey, StepStatus
@@ -40,13 +41,15 @@ from orchestrator.plan import CommandLeaf
 from orchestrator.registry import SagaRegistry
 from orchestrator.sender import Sender
 from orchestrator.service import Queues
-from orchestrator.signal_codec import ACTIONS, signal_to_row
+from orchestrator.signal_codec import ACTIONS, action_word, signal_to_row
+from orchestrator.signals import ActionRequested, CompleteRequested
 from orchestrator.start import new_instance
 from orchestrator.store import NewSignal
 from orchestrator.testing.participants import FakeParticipant, Said
 
 S = TypeVar("S", bound=BaseModel)
 E = TypeVar("E", bound=Event)
+R = TypeVar("R", bound=Reply)
 
 START: Final = datetime(2030, 1, 1, tzinfo=UTC)
 _NO_TIME: Final = timedelta(0)
@@ -114,6 +117,25 @@ class StartedInHarness(Generic[S]):
             ActionRefused: its state does not allow it.
         """
         await self._harness.ask(self.id, action, reason)
+
+    async def complete(self, step: type[Step[S, R]], answer: R | Failure) -> None:
+        """Redeem the reply token of the step's command, after its participant answered `Accepted`.
+
+        Raises:
+            ActionRefused: the saga does not await that answer.
+        """
+        record = self.instance.steps[StepKey(step.name)]
+        given = answer_of(answer)
+        asked = CompleteRequested(
+            "test",
+            record.key.label,
+            round=record.round,
+            attempt=record.attempt,
+            outcome=given.outcome,
+            body=given.body.decode(),
+            error_code=given.error_code,
+        )
+        await self._harness.ask_for(self.id, asked)
 
 
 class SagaHarness:
@@ -188,14 +210,22 @@ class SagaHarness:
         Raises:
             ActionRefused: the saga's state does not allow it.
         """
-        row = signal_to_row(ACTIONS[action](reason=reason, by="test"))
+        await self.ask_for(saga_id, ACTIONS[action](reason=reason, by="test"))
+
+    async def ask_for(self, saga_id: UUID, asked: ActionRequested) -> None:
+        """Ask something of a saga, and see what it answers.
+
+        Raises:
+            ActionRefused: the saga's state does not allow it.
+        """
+        row = signal_to_row(asked)
         assert row is not None
         async with self.store.transaction() as tx:
             await tx.add_signals([NewSignal(saga_id, *row)])
         await self.settle()
         answer = next(entry for _, entry in sorted(self.store.tables.audit.items(), reverse=True))
         if answer.refused:
-            raise ActionRefused(saga_id, action, answer.refused)
+            raise ActionRefused(saga_id, action_word(asked), answer.refused)
 
     async def settle(self) -> None:
         """Work until nothing is left to do at this instant.

@@ -7,20 +7,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
-from messaging.codec import encode_body
 from messaging.compose import compose_event, compose_reply, flow_headers
 from messaging.envelope import (
     COMPENSATES,
-    FAILURE,
     IDEMPOTENCY_KEY,
     RETRY,
-    SUCCESS,
     Envelope,
     to_reply,
     to_subscribers,
 )
-from messaging.inbox import Answer, Claim, open_order
-from messaging.messages import Command, Event, Failure, Reply
+from messaging.inbox import Answer, Claim, answer_of, open_order
+from messaging.messages import Accepted, Command, Event, Failure, Reply
 from messaging.transport import Outgoing
 
 R = TypeVar("R", bound=Reply)
@@ -32,7 +29,7 @@ _AT_ONCE: Final = timedelta(0)
 class _Behaviour:
     """What becomes of a command, so many times or for good."""
 
-    answer: Callable[[Command[Any]], Reply | Failure] | None
+    answer: Callable[[Command[Any]], Reply | Failure | Accepted] | None
     """None: it stays silent."""
     outcome: str = ""
     after: timedelta = _AT_ONCE
@@ -76,13 +73,13 @@ class OnCommand(Generic[R]):
 
     def answers(
         self,
-        reply: R | Failure,
+        reply: R | Failure | Accepted,
         *,
         after: timedelta = _AT_ONCE,
         publishes: Sequence[Event] = (),
         times: int | None = None,
     ) -> None:
-        """It does it, or refuses with a failure.
+        """It does it, refuses with a failure, or says that the answer comes later (`StartedInHarness.complete`).
 
         Args:
             reply: the answer.
@@ -92,7 +89,7 @@ class OnCommand(Generic[R]):
         """
         self._say(_Behaviour(lambda _: reply, "", after, tuple(publishes), times))
 
-    def does(self, function: Callable[[Any], R | Failure], *, times: int | None = None) -> None:
+    def does(self, function: Callable[[Any], R | Failure | Accepted], *, times: int | None = None) -> None:
         """It answers what the function returns for the command."""
         self._say(_Behaviour(function, times=times))
 
@@ -163,11 +160,10 @@ class FakeParticipant:
 
     def _carry_out(self, envelope: Envelope, command: Command[Any], behaviour: _Behaviour, now: datetime) -> Said:
         assert behaviour.answer is not None
-        message = behaviour.answer(command)
-        code = message.error_code if isinstance(message, Failure) else ""
-        outcome = behaviour.outcome or (FAILURE if isinstance(message, Failure) else SUCCESS)
-        answer = Answer(outcome, code, message.wire_name, encode_body(message))
-        if outcome != RETRY:
+        answer = answer_of(behaviour.answer(command))
+        if behaviour.outcome:
+            answer = replace(answer, outcome=behaviour.outcome)
+        if answer.outcome != RETRY:
             self._keep(envelope, answer, now + behaviour.after)
         headers = flow_headers(envelope)
         events = [
@@ -191,7 +187,12 @@ class FakeParticipant:
 
 def _said(envelope: Envelope, answer: Answer, at: datetime, events: Sequence[Outgoing] = ()) -> Said:
     reply = compose_reply(
-        envelope, outcome=answer.outcome, body=answer.body, wire_type=answer.type, error_code=answer.error_code
+        envelope,
+        outcome=answer.outcome,
+        body=answer.body,
+        wire_type=answer.type,
+        error_code=answer.error_code,
+        deadline_seconds=answer.deadline_seconds,
     )
     return Said(at, (Outgoing(reply, to_reply(envelope.reply_to)), *events))
 

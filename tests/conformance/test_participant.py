@@ -17,7 +17,7 @@ from messaging import envelope as wire
 from messaging.bus import Bus
 from messaging.context import Context
 from messaging.memory import MemoryTransport
-from messaging.messages import Command, Event, Failure, Reply
+from messaging.messages import Accepted, Command, Event, Failure, Reply
 from messaging.outbox import Relay, RelaySettings
 from messaging.service import Service
 from messaging.sql import SqlOutbox, tables
@@ -66,11 +66,13 @@ def payments(sessions: Sessions) -> Service:
     service = Service("payments", sessions=sessions)
 
     @service.handles(Charge)
-    async def charge(command: Charge, context: Context) -> Charged | Failure:
+    async def charge(command: Charge, context: Context) -> Charged | Failure | Accepted:
         await context.session.execute(insert(charges).values(charge=command.charge, cents=command.cents))
         await context.publish(Paid(charge=command.charge))
         if command.cents == 13:
             return Failure(reason="unlucky", code="unlucky")
+        if command.cents == 48:
+            return Accepted(within=timedelta(hours=48))
         if command.cents == 66:
             raise ValueError("evil")
         return Charged(charge=command.charge)
@@ -110,6 +112,25 @@ async def test_a_stored_refusal_is_repeated_with_its_code(with_charges: Sessions
             assert decode_body(Failure, reply.body).reason == "unlucky"
 
     assert await charged(with_charges) == ["c1"], "a refusal is an answer: what was done with it stays done"
+
+
+async def test_an_order_whose_answer_comes_later_is_accepted_and_done_once(with_charges: Sessions) -> None:
+    async with running(payments(with_charges)) as asking:
+        for _ in range(2):
+            reply = await asking.ask(Charge(charge="c1", cents=48), headers=as_order(ACTION))
+            assert reply.text_header(wire.OUTCOME) == "accepted"
+            assert reply.headers[wire.DEADLINE_SECONDS] == 48 * 3600
+
+    assert await charged(with_charges) == ["c1"]
+
+
+async def test_the_undo_of_an_order_whose_answer_is_still_to_come_is_carried_out(with_charges: Sessions) -> None:
+    async with running(payments(with_charges)) as asking:
+        await asking.ask(Charge(charge="c1", cents=48), headers=as_order(ACTION))
+        undone = await asking.ask(Uncharge(charge="c1"), headers=as_order(UNDO, ACTION))
+
+    assert undone.text_header(wire.ERROR_CODE) == ""
+    assert await charged(with_charges) == []
 
 
 async def test_a_handler_that_raises_leaves_nothing_and_may_be_asked_again(with_charges: Sessions) -> None:

@@ -9,7 +9,7 @@ from typing import assert_type
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from messaging import Bus, Command, CommandHandler, Context, Event, EventHandler, Failure, Reply, Service
+from messaging import Accepted, Bus, Command, CommandHandler, Context, Event, EventHandler, Failure, Reply, Service
 
 
 class Charged(Reply):
@@ -56,6 +56,18 @@ def right_and_blocking(command: Charge, context: Context[Session]) -> Charged:
     assert_type(context.session, Session)
     context.send(Charge(cents=1), to="payments")
     return Charged()
+
+
+@service.handles(Charge)
+async def right_later(command: Charge, context: Context[None]) -> Charged | Accepted:
+    assert_type(context.reply_token, str)
+    context.accept(within=timedelta(minutes=5))
+    return Accepted(within=timedelta(hours=48))
+
+
+@service.handles(Charge)  # type: ignore[arg-type]
+async def wrong_reply_later(command: Charge) -> Refunded | Accepted:
+    return Accepted(within=timedelta(hours=48))
 
 
 @service.handles(Charge)

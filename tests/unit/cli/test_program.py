@@ -31,6 +31,7 @@ COMMANDS = [
     "resolve",
     "compensate",
     "abandon",
+    "complete",
 ]
 
 

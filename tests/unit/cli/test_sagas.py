@@ -216,3 +216,41 @@ def test_why_of_a_saga_nobody_knows_is_not_found(shell: Shell) -> None:
     answer = shell("why", str(uuid4()))
 
     assert answer.code == exits.NOT_FOUND and "saga list" in answer.err
+
+
+# -- answers that come later
+
+
+def test_a_reply_token_completes_a_step_from_a_shell_and_is_told_why_it_does_not_again(working_shell: Shell) -> None:
+    saga_id = working_shell.start("later")
+    token = walls.tokens.get(timeout=20)
+
+    done = working_shell("complete", token, "--data", "{}", "--reason", "looked at it")
+    assert (done.code, done.out.partition(":")[0]) == (0, "Accepted"), done.err
+    assert saga_id in done.out
+    again = working_shell("complete", token)
+    assert again.code == exits.REFUSED and "complete of saga" in again.err
+
+
+def test_a_reply_token_refuses_a_step_with_a_code(working_shell: Shell) -> None:
+    saga_id = working_shell.start("later")
+
+    refused = working_shell(
+        "complete", walls.tokens.get(timeout=20), "--failure", "paint-refused", "-d", '{"reason": "it rains"}'
+    )
+
+    assert refused.code == 0, refused.err
+    assert "it rains" in working_shell("show", saga_id).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["no-token"], exits.NOT_FOUND, "the reply token cannot be used"),
+        (["no-token", "--data", "{"], exits.USAGE, "--data is no JSON"),
+    ],
+)
+def test_what_is_no_token_or_no_json_is_refused(shell: Shell, arguments: list[str], code: int, told: str) -> None:
+    answer = shell("complete", *arguments)
+
+    assert (answer.code, told in answer.err) == (code, True), answer.err

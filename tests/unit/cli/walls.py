@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from datetime import timedelta
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from messaging import Command, Event, Failure, Reply, Retry, Service
+from messaging import Accepted, Command, Context, Event, Failure, Reply, Retry, Service
 from orchestrator import Orchestrator, Saga, Step, WaitForEvent
 
 
 class Wall(BaseModel):
     name: str = Field(min_length=1)
-    ends: Literal["well", "refused", "blocked", "waiting"] = "well"
+    ends: Literal["well", "refused", "blocked", "waiting", "later"] = "well"
 
 
 class Painted(Reply): ...
@@ -71,14 +72,19 @@ class PaintWallSaga(Saga[Wall]):
 
 painter = Service("painter")
 ladder_is_back = threading.Event()
+tokens: queue.Queue[str] = queue.Queue()
+"""Of paint that is ordered and whose painter answers later."""
 
 
 @painter.handles(Paint)
-async def paint(command: Paint) -> Painted | PaintRefused:
+async def paint(command: Paint, context: Context[None]) -> Painted | PaintRefused | Accepted:
     if command.ends == "refused":
         return PaintRefused(reason="the wall is wet")
     if command.ends == "blocked" and not ladder_is_back.is_set():
         raise RuntimeError("the ladder is gone")
+    if command.ends == "later":
+        tokens.put(context.reply_token)
+        return Accepted(within=timedelta(hours=1))
     return Painted()
 
 

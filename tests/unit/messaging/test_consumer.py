@@ -19,7 +19,7 @@ from messaging.envelope import Envelope
 from messaging.errors import NotConfirmed, PublishError
 from messaging.handler_classes import CommandHandler
 from messaging.memory import MemorySubscription, MemoryTransport
-from messaging.messages import Command, Event, Failure, Reply
+from messaging.messages import Accepted, Command, Event, Failure, Reply
 from messaging.retry import Retry
 from messaging.service import Service
 from messaging.transport import (
@@ -478,3 +478,50 @@ async def test_a_handler_with_a_limit_is_run_so_often_at_a_time_and_the_others_a
         go_on.set()
         assert {(await asking.reply()).correlation_id for _ in range(5)} == charges
     assert most == 2
+
+
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_handler_moves_its_deadline_while_it_works_and_then_answers(plain: bool) -> None:
+    service = Service("payments")
+    if plain:
+
+        @service.handles(Charge)
+        def charge_plainly(command: Charge, context: Context[None]) -> Charged:
+            context.accept(within=timedelta(minutes=5))
+            context.accept(within=timedelta(minutes=10))
+            return Charged(charge="c1")
+    else:
+
+        @service.handles(Charge)
+        async def charge(command: Charge, context: Context[None]) -> Charged:
+            context.accept(within=timedelta(minutes=5))
+            context.accept(within=timedelta(minutes=10))
+            return Charged(charge="c1")
+
+    async with running(service) as asking:
+        sent = await asking.send(Charge(amount_cents=7))
+        replies = [await asking.reply() for _ in range(3)]
+
+    told = [(reply.text_header(wire.OUTCOME), reply.headers.get(wire.DEADLINE_SECONDS)) for reply in replies]
+    assert told == [("accepted", 300), ("accepted", 600), ("success", None)]
+    assert {reply.correlation_id for reply in replies} == {sent.correlation_id}
+
+
+async def test_a_command_that_no_saga_sent_has_no_reply_token() -> None:
+    service = Service("payments")
+
+    @service.handles(Charge)
+    async def charge(command: Charge, context: Context[None]) -> Charged:
+        return Charged(charge=context.reply_token)
+
+    async with running(service) as asking:
+        refused = await asking.ask(Charge(amount_cents=7))
+        answered = await asking.ask(Charge(amount_cents=7), headers={wire.REPLY_TOKEN: "t0"})
+
+    assert refused.text_header(wire.ERROR_CODE) == "NoReplyToken"
+    assert decode_body(Charged, answered.body).charge == "t0"
+
+
+def test_an_answer_that_is_to_come_in_no_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="leaves no time"):
+        Accepted(within=timedelta(0))

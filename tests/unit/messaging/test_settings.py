@@ -83,10 +83,11 @@ def test_a_wrong_setting_is_refused_by_name_and_without_its_secret(
 
 def test_the_names_of_the_package_are_pinned() -> None:
     assert {name for name in messaging.__all__ if getattr(messaging, name) is None} == set()
-    assert messaging.__all__[:16] == [
+    assert messaging.__all__[:17] == [
         "Command",
         "Reply",
         "Failure",
+        "Accepted",
         "Event",
         "Service",
         "Context",

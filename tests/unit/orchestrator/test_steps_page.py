@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import re
 from datetime import timedelta
@@ -9,11 +10,24 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from orchestrator import SagaStatus
+from orchestrator import Orchestrator, OrchestratorSettings, SagaClient, SagaStatus, running
 from orchestrator.testing import SagaHarness, SagaProbe
 
 PAGE = (Path(__file__).parents[3] / "docs" / "steps.md").read_text(encoding="utf-8")
+
+
+class Desk(dict[str, str]):
+    """Tells when something lies on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filled = asyncio.Event()
+
+    def __setitem__(self, ship: str, token: str) -> None:
+        super().__setitem__(ship, token)
+        self.filled.set()
 
 
 def program(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -26,6 +40,24 @@ def program(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Modul
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return program("refitting", tmp_path, monkeypatch)
+
+
+async def test_the_permit_of_the_page_comes_by_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = program("permits", tmp_path, monkeypatch)
+    monkeypatch.setattr(page, "desk", Desk())
+    database = OrchestratorSettings(database_url=f"sqlite+aiosqlite:///{tmp_path / 'sagas.db'}")
+
+    async with running(Orchestrator(sagas=[page.Sail]), page.harbour_office, settings=database):
+        engine = create_async_engine(database.url)
+        client = SagaClient(engine)
+        started = await client.start(page.Sail, page.Voyage(ship="Argo"))
+        await page.desk.filled.wait()
+        await client.complete(page.desk["Argo"], page.PermitGiven(number="17"), by="the harbour master")
+        row = await client.wait(started.id, timeout=timedelta(seconds=20))
+        state = await client.state(page.Sail, started.id)
+        await engine.dispose()
+
+    assert (row.status, state.permit) == (SagaStatus.COMPLETED, "17")
 
 
 async def test_the_event_of_the_page_starts_its_saga(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

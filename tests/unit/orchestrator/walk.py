@@ -37,6 +37,7 @@ from orchestrator.signals import (
     ChildOrdered,
     CodeFailed,
     CompensateRequested,
+    CompleteRequested,
     DeadlinePassed,
     Decision,
     EventMatched,
@@ -169,6 +170,24 @@ class Walk:
             if outcome == FAILURE:
                 self.refusals.add(key)
             self.tell(ReplyReceived(key, self.handed[key][attempt], attempt, outcome, "{}", "busy"))
+
+    def redeem(self, how: int) -> None:
+        """Somebody redeems the token of some attempt, which counts like a reply; or is told why not."""
+        if attempts := [(key, a) for key, sent in self.handed.items() for a in sent]:
+            key, attempt = attempts[-1 - how % min(len(attempts), 4)]
+            outcome = FAILURE if how % 5 == 4 and not self.smooth else SUCCESS
+            if outcome == FAILURE:
+                self.refusals.add(key)
+            asked = CompleteRequested(
+                "approved",
+                key.label,
+                direction=key.direction.value,
+                round=self.handed[key][attempt],
+                attempt=attempt,
+                outcome=outcome,
+            )
+            self.tell(asked)
+            assert self._last.accepted == (not self._last.refused), "told neither that it counts nor why not"
 
     def succeed(self, how: int) -> None:
         """The participant of an open command does what it is told, unless this walk has a stubborn one."""
@@ -566,4 +585,5 @@ ACTS: tuple[Callable[[Walk, int], None], ...] = (
     Walk.code_fails,
     Walk.run_local,
     Walk.child,
+    Walk.redeem,
 )
