@@ -99,6 +99,8 @@ class Batch:
         for decision in decisions:
             for child in decision.children:
                 await tx.start(child)
+            if decision.locks:
+                await tx.change_locks(decision.instance, decision.locks)
         await tx.add_signals([*self._signals, *_told_others(decisions)])
         await tx.add_outgoing(list(_events_of(decisions)))
         return commands
@@ -118,6 +120,11 @@ class Batch:
     def publishes_events(self) -> bool:
         """Whether the outbox has something new once this is committed."""
         return any(decision.events for decision in self._decided.values())
+
+    @property
+    def changes_locks(self) -> bool:
+        """Whether somebody may be granted something once this is committed."""
+        return any(decision.locks for decision in self._decided.values())
 
     @property
     def local_due(self) -> list[tuple[UUID, StepKey]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final, NoReturn, TypeAlias, cast
 
@@ -59,6 +59,8 @@ def checked_step(cls: type[Any]) -> None:
     where = f"step {cls.__name__}"
     if not _NAME.match(cls.name):
         _refuse(where, f"has the name {cls.name!r}. {_NAME_RULE}")
+    if definition.Locking in cls.__mro__:
+        _check_locks(where, cls)
     if definition.Sending in cls.__mro__:
         _check_hooks(where, cls, _STEP_HOOKS if definition.Step in cls.__mro__ else _ITEM_HOOKS)
         _check_durations(where, cls, "timeout", "compensation_timeout")
@@ -162,6 +164,11 @@ def _says_compensate(cls: type[_WithRole]) -> bool:
     return cls.on_exhausted == "compensate" and any("on_exhausted" in vars(base) for base in own)
 
 
+def names_locks(step: object) -> bool:
+    """Whether the author says which resources a step holds."""
+    return definition.Locking in type(step).__mro__ and overrides(type(step), definition.Locking, "locks")
+
+
 def checked_plan(saga: type[definition.Saga[Any]]) -> Plan:
     """Compile a saga's steps.
 
@@ -175,7 +182,9 @@ def checked_plan(saga: type[definition.Saga[Any]]) -> Plan:
     compiler = _Compiler(saga, where)
     root = Branch(tuple(compiler.compile(node, top=True) for node in _steps_of(saga)), together=False)
     starts = _starts_of(where, saga, compiler.state)
-    return Plan(root, compiler.leaves, compiler.pivot, fingerprint_of(root), saga.deadline, starts)
+    return Plan(
+        root, compiler.leaves, compiler.pivot, fingerprint_of(root), saga.deadline, starts, _locks(compiler.leaves)
+    )
 
 
 def state_type_of(saga: type[definition.Saga[Any]]) -> type[BaseModel]:
@@ -198,6 +207,23 @@ def _steps_of(saga: Any) -> Iterable[object]:
     """What the author listed, be it steps or not."""
     steps: Iterable[object] = saga.steps
     return steps
+
+
+def _locks(leaves: Mapping[str, LeafPlan]) -> bool:
+    return any(
+        names_locks(leaf.step) or (isinstance(leaf, ChildLeaf) and leaf.step.saga.plan.locking)
+        for leaf in leaves.values()
+    )
+
+
+def _check_locks(where: str, cls: type[Any]) -> None:
+    _check_hooks(where, cls, ("locks",))
+    _check_durations(where, cls, "lock_timeout", optional=True)
+    _check_word(where, cls, "on_locked", ("wait", "fail"))
+    if not overrides(cls, definition.Locking, "locks"):
+        return
+    if cls.on_locked == "wait" and cls.lock_timeout is None:
+        _refuse(where, 'names locks and would wait for them without end. Set lock_timeout, or on_locked = "fail"')
 
 
 def _starts_of(where: str, saga: Any, state: type[BaseModel]) -> tuple[EventStart, ...]:
@@ -276,6 +302,9 @@ class _Compiler:
             _refuse(self.where, f"lists the class {node.__name__}. List an instance: {node.__name__}()")
         else:
             _refuse(self.where, f"lists {node!r}, which is no step")
+        if leaf.after_pivot and names_locks(leaf.step):
+            problem = f"comes after the pivot {self.pivot} and names locks, for which nothing can fail there"
+            _refuse(f"step {leaf.name} of saga {self.saga.name!r}", f"{problem}. Name them in a step before it")
         self.leaves[leaf.name] = leaf
         return leaf
 

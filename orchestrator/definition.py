@@ -67,6 +67,23 @@ class Leaf(Named[S]):
         return ()
 
 
+class Locking(Leaf[S]):
+    """A node that does something, and may name the resources that no other saga is to touch meanwhile."""
+
+    lock_timeout: ClassVar[timedelta | None] = None
+    """How long it waits for what others hold; then it has failed. Needed with `locks`, unless `on_locked = "fail"`."""
+    on_locked: ClassVar[Literal["wait", "fail"]] = "wait"
+    """What it does when another saga holds one of them: wait for its turn, or fail at once."""
+
+    def locks(self, state: S) -> Iterable[str]:
+        """Name the resources: `[f"account:{state.payer}", f"account:{state.payee}"]`. Not after the pivot.
+
+        The step begins once all are its saga's, and they stay so until it is undone, or until the saga has ended;
+        of a child, until the first of its ancestors has. What the saga holds already it need not wait for.
+        """
+        return ()
+
+
 class Sending:
     """How a step's command is sent, tried again, and undone."""
 
@@ -89,7 +106,7 @@ class Sending:
     """Whether the participant answers a repeated idempotency key from its inbox."""
 
 
-class Step(Sending, Leaf[S], Generic[S, R]):
+class Step(Sending, Locking[S], Generic[S, R]):
     """Sends one command to a participant and awaits its reply, `R`.
 
     A step is compensatable (the default: define `compensation`, or set `nothing_to_undo`), the
@@ -156,7 +173,7 @@ class Delay(Leaf[S]):
         """
 
 
-class LocalStep(Leaf[S]):
+class LocalStep(Locking[S]):
     """Runs a function of the author's on the orchestrator's own database, in one transaction with the saga's rows.
 
     So it has happened exactly when the saga says so. What it raises rolls it back: it did not happen, and is
@@ -244,7 +261,7 @@ class ForEach(Leaf[S], Generic[S, I]):
         """What tells an item from the others, for good; at most 128 bytes once percent-encoded."""
 
 
-class SubSaga(Leaf[S], Generic[S, C]):
+class SubSaga(Locking[S], Generic[S, C]):
     """Starts a child saga, whose state is `C`, and awaits its end.
 
     A child that completes is a success. One that is compensated is a failure: the parent turns back. To undo a

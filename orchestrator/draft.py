@@ -23,6 +23,7 @@ from orchestrator.instance import (
     INSTANT,
     ITEMS,
     LOCAL,
+    LOCKS,
     TIMER,
     BlockedReason,
     Direction,
@@ -35,7 +36,7 @@ from orchestrator.instance import (
     StepStatus,
 )
 from orchestrator.plan import CommandLeaf, ItemsLeaf, LeafPlan
-from orchestrator.signals import Decision, Note, Replaced, Tell
+from orchestrator.signals import Decision, LockChange, Note, Replaced, Tell
 
 if TYPE_CHECKING:
     from orchestrator.definition import Saga
@@ -110,6 +111,7 @@ class Draft:
         self.new_items: list[Item] = []
         self.children: list[SagaInstance] = []
         self.tells: list[Tell] = []
+        self.locks: list[LockChange] = []
 
     # -- rows
 
@@ -126,11 +128,15 @@ class Draft:
         return sorted((r for r in self.steps.values() if r.status.open), key=lambda r: r.seq)
 
     def add(self, key: StepKey, status: StepStatus, **fields: Any) -> None:
-        """Write a new row."""
-        self.seq += 1
-        ended = None if status.open else self.now
-        self.steps[key] = StepRecord(key, self.seq, status, self.now, ended_at=ended, **fields)
-        self.added.append(key)
+        """Write a new row; or over one that has waited for its locks."""
+        ended, waited = None if status.open else self.now, self.steps.get(key)
+        if waited is None:
+            self.seq += 1
+            self.added.append(key)
+        elif key not in self.added:
+            self.changed[key] = None
+        seq = self.seq if waited is None else waited.seq
+        self.steps[key] = StepRecord(key, seq, status, self.now, ended_at=ended, **fields)
 
     def change(self, record: StepRecord, **fields: Any) -> StepRecord:
         """Write a row anew."""
@@ -290,9 +296,9 @@ class Draft:
 
     @property
     def pivot_passed(self) -> bool:
-        """Whether the pivot's command is written and not refused (or the pivot was skipped)."""
+        """Whether the pivot's command is written and not refused (or the pivot was skipped); locks come before."""
         record = self.steps.get(StepKey(self.plan.pivot)) if self.plan.pivot else None
-        return record is not None and record.status is not StepStatus.REFUSED
+        return record is not None and record.status is not StepStatus.REFUSED and record.wire_name != LOCKS
 
     def turned_back_by(self, step: str, code: str, text: str) -> None:
         """Keep why the saga turns back, if it is the first reason."""
@@ -381,10 +387,11 @@ class Draft:
             tuple(self.new_items),
             tuple(self.children),
             tuple(self.tells),
+            tuple(self.locks),
         )
 
     def _looks_for_events(self, record: StepRecord) -> bool:
-        return record.status is StepStatus.WAITING and record.wire_name not in (TIMER, LOCAL, ITEMS, CHILD)
+        return record.status is StepStatus.WAITING and record.wire_name not in (TIMER, LOCAL, ITEMS, CHILD, LOCKS)
 
     def _wake_at(self) -> datetime | None:
         if self.status.terminal or self.status is SagaStatus.BLOCKED or self.paused_at:
@@ -397,4 +404,6 @@ class Draft:
         deadlines = [r.deadline for r in self.steps.values() if r.status.open and r.deadline is not None]
         if self.deadline is not None and self.status is SagaStatus.RUNNING:
             deadlines.append(self.deadline)
+        if any(r.wire_name == LOCKS and r.status.open for r in self.steps.values()):
+            deadlines.append(self.now + LOOK_AGAIN)
         return min(deadlines, default=self.now + LOOK_AGAIN)

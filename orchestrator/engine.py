@@ -19,9 +19,11 @@ from messaging.codec import DEFAULT_LIMITS, Limits
 from orchestrator.batch import Batch
 from orchestrator.errors import ConcurrentUpdate
 from orchestrator.event_starts import start_by_events
+from orchestrator.granting import settle
 from orchestrator.incoming import Events, Reply, UnknownEvent, Unmatched, unmatched_message
 from orchestrator.instance import SagaInstance, StepKey
 from orchestrator.local_runner import Due, LocalJob, job_of
+from orchestrator.lock_answers import answers_of
 from orchestrator.registry import SagaRegistry
 from orchestrator.sender import Sender
 from orchestrator.signal_codec import EVENT, UPGRADE, signal_from_row
@@ -90,6 +92,21 @@ class Engine:
         """Called after a commit that put events into the outbox."""
         self.local_due: Callable[[Sequence[Due]], None] = lambda _: None
         """Called after a commit with the local steps to be run, each by `run_local`."""
+        self.locks_changed: Callable[[], None] = lambda: None
+        """Called after a commit that asked for locks or let go of some."""
+
+    async def settle_locks(self) -> int:
+        """Grant what sagas ask for, or deny it, as `granting` says; return how many steps got an answer."""
+        if not self._registry.locking:
+            return 0
+        async with self._store.transaction() as tx:
+            settled = settle(await tx.contended_locks())
+            await tx.settle_locks(
+                [one for request in settled.granted for one in request.ids],
+                [one for request, _ in settled.denied for one in request.ids],
+            )
+            await tx.add_signals(answers_of(settled))
+        return len(settled.granted) + len(settled.denied)
 
     async def replies(self, items: Sequence[Reply | Unmatched]) -> None:
         """Decide replies, in order; those that fit nothing are kept whole with why."""
@@ -357,6 +374,8 @@ class Engine:
         await self._sender.send(commands)
         if due := batch.local_due:
             self.local_due(due)
+        if batch.changes_locks:
+            self.locks_changed()
         if batch.publishes_events:
             self.events_published()
 

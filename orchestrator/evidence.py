@@ -11,15 +11,33 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, func, select
 
-from orchestrator.instance import TIMER, Direction, Pin, StepStatus
-from orchestrator.sql.tables import in_schema, saga_event, saga_instance, saga_signal, saga_step, saga_unmatched
+from orchestrator.instance import LOCKS, TIMER, Direction, Pin, StepStatus
+from orchestrator.sql.tables import (
+    in_schema,
+    saga_event,
+    saga_instance,
+    saga_lock,
+    saga_signal,
+    saga_step,
+    saga_unmatched,
+)
 from orchestrator.sql.versions import live_workers
 from orchestrator.status import AuditRow, SagaRow, audit_of, get_saga
 from orchestrator.workers import DEAD_AFTER
 
 _OPEN: Final = [status.value for status in StepStatus if status.open]
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A resource that a step waits for, and who holds it; nobody (None) where it waits for its turn or for another."""
+
+    resource: str
+    saga_id: UUID | None
+    step: str | None
+    since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +64,8 @@ class Awaited:
     error_text: str
     kept_events: int = 0
     """Of an event wait: unconsumed events of this type that are kept, under whichever key."""
+    holders: Sequence[Holder] = ()
+    """Of a step that waits for its locks: who has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +125,32 @@ def _awaited(connection: Connection, saga_id: UUID, schema: str | None) -> list[
     rows = connection.execute(
         select(*columns).where(step.saga_id == saga_id, step.status.in_(_OPEN)).order_by(step.seq)
     ).all()
-    waited_for = {row.wire_name for row in rows if row.status == StepStatus.WAITING.value} - {TIMER}
+    waited_for = {row.wire_name for row in rows if row.status == StepStatus.WAITING.value} - {TIMER, LOCKS}
     kept = _kept(connection, waited_for, schema)
-    return [_of_row(row, kept.get(row.wire_name, 0)) for row in rows]
+    holders = _holders(connection, saga_id, schema) if any(row.wire_name == LOCKS for row in rows) else {}
+    return [_of_row(row, kept.get(row.wire_name, 0), holders.get(row.step, ())) for row in rows]
 
 
-def _of_row(row: Any, kept_events: int) -> Awaited:
-    values: list[Any] = [*row, kept_events]
+def _holders(connection: Connection, saga_id: UUID, schema: str | None) -> dict[str, list[Holder]]:
+    """By the steps that wait for their locks."""
+    asked, held = in_schema(saga_lock, schema).alias("asked"), in_schema(saga_lock, schema).alias("held")
+    by_others = and_(
+        held.c.resource == asked.c.resource, held.c.held_since.is_not(None), held.c.root_id != asked.c.root_id
+    )
+    statement = (
+        select(asked.c.step, asked.c.resource, held.c.saga_id, held.c.step, held.c.held_since)
+        .select_from(asked.outerjoin(held, by_others))
+        .where(asked.c.saga_id == saga_id, asked.c.held_since.is_(None))
+        .order_by(asked.c.id, held.c.id)
+    )
+    holders: dict[str, list[Holder]] = {}
+    for step, *holder in connection.execute(statement):
+        holders.setdefault(step, []).append(Holder(*holder))
+    return holders
+
+
+def _of_row(row: Any, kept_events: int, holders: Sequence[Holder]) -> Awaited:
+    values: list[Any] = [*row, kept_events, holders]
     values[1], values[3] = Direction(values[1]), StepStatus(values[3])
     return Awaited(*values)
 

@@ -59,12 +59,18 @@ class EngineLoop:
         self._replies, self._events, self._wake = replies, events, wake
         self._settings = settings or LoopSettings()
         self._stopping = False
-        self._nudged = True
+        self._nudged, self._soon = True, False
         self._next_poll = self._next_sweep = 0.0
+        engine.locks_changed = self._look_soon
 
     def nudge(self) -> None:
         """Tell that something was committed that concerns this engine; it looks at once."""
         self._nudged = True
+        self._wake.set()
+
+    def _look_soon(self) -> None:
+        """Look at the whole database as soon as the deliveries at hand are handled."""
+        self._soon, self._next_poll = True, 0.0
         self._wake.set()
 
     def stop(self) -> None:
@@ -187,7 +193,8 @@ class EngineLoop:
 
     async def _look_at_the_database(self) -> None:
         """New and due sagas, signals, unsent commands, news of the sender; again while there is more."""
-        more: list[bool] = []
+        self._soon = False
+        more = [await self._scan(lambda _: self._engine.settle_locks())]
         if self._nudged or await self._something_is_due():
             more += [
                 await self._take_on_sagas(),
@@ -200,7 +207,7 @@ class EngineLoop:
             more.append(await self._scan(lambda _: self._engine.start_by_events()))
             more.append(await self._scan(lambda _: self._engine.match_events()))
             self._next_sweep = now + self._settings.sweep.total_seconds()
-        self._next_poll = now if any(more) else now + self._settings.poll.total_seconds()
+        self._next_poll = now if self._soon or any(more) else now + self._settings.poll.total_seconds()
 
     async def _something_is_due(self) -> bool:
         """One look instead of three scans: most find a database at rest."""

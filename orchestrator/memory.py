@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -12,11 +12,12 @@ from uuid import UUID
 
 from messaging.transport import Outgoing
 from orchestrator.errors import ConcurrentUpdate
+from orchestrator.granting import LockRow
 from orchestrator.instance import BlockedReason, Item, Pin, SagaInstance, SagaStatus, StepKey, StepRecord, StepStatus
 from orchestrator.rising_ids import RisingIds
 from orchestrator.roster import at_hand
 from orchestrator.signal_codec import ACTIONS, UPGRADE, upgrade_kind
-from orchestrator.signals import Decision, Note
+from orchestrator.signals import Decision, LockChange, LocksAsked, LocksLetGo, Note
 from orchestrator.store import (
     AuditEntry,
     Clock,
@@ -89,6 +90,7 @@ class MemoryTables:
     outgoing: dict[UUID, Outgoing] = field(default_factory=dict[UUID, Outgoing])
     audit: dict[UUID, AuditEntry] = field(default_factory=dict[UUID, AuditEntry])
     workers: dict[UUID, tuple[Worker, datetime]] = field(default_factory=dict[UUID, tuple[Worker, datetime]])
+    locks: dict[UUID, LockRow] = field(default_factory=dict[UUID, LockRow])
 
     def copied(self) -> MemoryTables:
         """The same rows in tables of their own."""
@@ -454,6 +456,41 @@ class MemoryTransaction:
             kept = self._tables.events.get(event_id)
             if kept is not None and kept.consumed_by is None:
                 self._put(self._tables.events, event_id, replace(kept, consumed_by=saga_id))
+
+    async def change_locks(self, saga: SagaInstance, changes: Sequence[LockChange]) -> None:
+        """Write what a saga asks for and lets go of, in order."""
+        root = saga.parent.root if saga.parent else saga.id
+        for change in changes:
+            if isinstance(change, LocksAsked):
+                for resource in change.resources:
+                    row = LockRow(self._new_id(), resource, root, saga.id, change.step, change.waits, held=False)
+                    self._put(self._tables.locks, row.id, row)
+            elif isinstance(change, LocksLetGo):
+                self._free(row for row in self._locks if (row.saga_id, row.step) == (saga.id, change.step))
+            else:
+                ended = self._has_ended(root)
+                self._free(row for row in self._locks if row.root == root and ended and self._has_ended(row.saga_id))
+
+    async def contended_locks(self) -> list[LockRow]:
+        """All rows of the resources that somebody asks for, in order of asking."""
+        asked = {row.resource for row in self._locks if not row.held}
+        self._free(row for row in self._locks if self._has_ended(row.root) and self._has_ended(row.saga_id))
+        return [row for row in self._locks if row.resource in asked]
+
+    async def settle_locks(self, granted: Sequence[UUID], denied: Sequence[UUID]) -> None:
+        """Mark these rows as held, and remove those."""
+        locks = self._tables.locks
+        for lock_id in granted:
+            self._put(locks, lock_id, replace(locks[lock_id], held=True))
+        self._free(locks[lock_id] for lock_id in denied)
+
+    @property
+    def _locks(self) -> list[LockRow]:
+        return [row for _, row in sorted(self._tables.locks.items())]
+
+    def _free(self, rows: Iterable[LockRow]) -> None:
+        for row in rows:
+            self._remove(self._tables.locks, row.id)
 
     async def add_unmatched(self, messages: Sequence[UnmatchedMessage]) -> None:
         """Keep messages that fit no saga; bounded, the oldest go."""

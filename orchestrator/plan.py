@@ -198,6 +198,8 @@ class Plan:
     deadline: timedelta | None = None
     starts: tuple[EventStart, ...] = ()
     """Not part of the fingerprint: what starts a saga does not concern one that has started."""
+    locking: bool = False
+    """Whether some step of it, or of a child, names resources."""
 
     def waits(self) -> Iterator[EventLeaf]:
         """The leaves that wait for events."""

@@ -28,6 +28,7 @@ from orchestrator.instance import (
     StepStatus,
 )
 from orchestrator.items import begin_items, begin_undoing, turn_over
+from orchestrator.locks import waits_for_locks
 from orchestrator.plan import ChildLeaf, CommandLeaf, DelayLeaf, EventLeaf, ItemsLeaf, LeafPlan, LocalLeaf, overrides
 from orchestrator.tree import (
     Ready,
@@ -136,9 +137,11 @@ def _turned_over(draft: Draft, direction: Direction) -> bool:
 
 def _begin(draft: Draft, ready: Ready) -> None:
     leaf, key = ready.leaf, StepKey(ready.leaf.name, branch=ready.branch)
-    item = draft.item_of(key)
-    if _says(leaf, "when") and not draft.ask(key.label, leaf.step.when, *item):
+    item, has_locks = draft.item_of(key), key in draft.steps
+    if not has_locks and _says(leaf, "when") and not draft.ask(key.label, leaf.step.when, *item):
         draft.add(key, StepStatus.SKIPPED)
+    elif not has_locks and waits_for_locks(draft, leaf, key):
+        pass
     elif isinstance(leaf, ItemsLeaf):
         begin_items(draft, leaf)
     elif isinstance(leaf, EventLeaf):

@@ -40,6 +40,8 @@ class SagaRegistry:
         self.events = self._known_events()
         self.starting = tuple(name for name, known in self.events.items() if known.starts)
         """The wire names of events that start sagas."""
+        self.locking = any(saga.plan.locking for saga in self._by_pin.values())
+        """Whether any of them names resources."""
 
     def _register(self, saga: type[Saga[Any]]) -> None:
         if not hasattr(saga, "plan"):

@@ -28,6 +28,8 @@ from orchestrator.signals import (
     Incoming,
     LocalFailed,
     LocalFinished,
+    LocksDenied,
+    LocksGranted,
     PauseRequested,
     ReplyReceived,
     ResolveRequested,
@@ -44,6 +46,8 @@ CHILD_ENDED: Final = "child_ended"
 CHILD_ORDER: Final = "child_order"
 UPGRADE: Final = "upgrade:"
 """What the kind of a request for another version begins with; it is no signal for the core, see `upgrading`."""
+LOCK_GRANTED: Final = "lock_granted"
+LOCK_DENIED: Final = "lock_denied"
 ACTIONS: Final[Mapping[str, type[ActionRequested]]] = {
     "cancel": CancelRequested,
     "retry": RetryRequested,
@@ -107,6 +111,10 @@ def signal_to_row(incoming: Incoming | UpgradeRequested) -> tuple[str, str] | No
             return CHILD_ORDER, json.dumps(asdict(incoming))
         case UpgradeRequested():
             return upgrade_kind(incoming.version), json.dumps(asdict(incoming))
+        case LocksGranted():
+            return LOCK_GRANTED, json.dumps(asdict(incoming))
+        case LocksDenied():
+            return LOCK_DENIED, json.dumps(asdict(incoming))
         case Started() | DeadlinePassed() | LocalFinished() | LocalFailed() | CodeFailed():
             return None
         case _:
@@ -141,6 +149,10 @@ def signal_from_row(kind: str, body: str) -> Incoming:
             return ChildEnded(fields["step"], child_id, status, fields["state"], fields["text"])
         case "child_order":
             return ChildOrdered(fields["order"], fields["reason"])
+        case "lock_granted":
+            return LocksGranted(**fields)
+        case "lock_denied":
+            return LocksDenied(**fields)
         case _ if kind in ACTIONS:
             return ACTIONS[kind](**fields)
         case _:

@@ -82,6 +82,23 @@ class ChildOrdered:
 
 
 @dataclass(frozen=True, slots=True)
+class LocksGranted:
+    """The resources that a step named are this saga's now."""
+
+    step: str
+    """The label of the step's key."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocksDenied:
+    """A step does not get the resources it named, and so has failed."""
+
+    step: str
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlinePassed:
     """It is time to look: whatever is due at `now` is due. Harmless when nothing is.
 
@@ -220,6 +237,8 @@ Incoming: TypeAlias = (
     | LocalEnded
     | ChildEnded
     | ChildOrdered
+    | LocksGranted
+    | LocksDenied
     | DeadlinePassed
     | ActionRequested
     | CodeFailed
@@ -232,6 +251,30 @@ class Tell:
 
     saga_id: UUID
     incoming: ChildEnded | ChildOrdered
+
+
+@dataclass(frozen=True, slots=True)
+class LocksAsked:
+    """A step wants these resources, all or none; `waits` for its turn, or fails when one is taken."""
+
+    step: str
+    resources: tuple[str, ...]
+    waits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LocksLetGo:
+    """A step has no use for its resources any more, held or only asked for."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocksEnded:
+    """The saga has ended: what it holds is free, once the first of its ancestors has ended as well."""
+
+
+LockChange: TypeAlias = LocksAsked | LocksLetGo | LocksEnded
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +310,7 @@ class Decision:
     `refused` says why an operator's action was not carried out. `parked` asks to keep the signal and to
     tell it again once the saga is resumed. `local` names the local steps to be run once this is committed.
     `items` are those to insert, `children` the sagas to start, `tells` the signals to keep for other sagas.
+    `locks` is what becomes of resources, in order.
     """
 
     instance: SagaInstance
@@ -282,6 +326,7 @@ class Decision:
     items: tuple[Item, ...] = ()
     children: tuple[SagaInstance, ...] = ()
     tells: tuple[Tell, ...] = ()
+    locks: tuple[LockChange, ...] = ()
 
     @property
     def steps(self) -> Mapping[StepKey, StepRecord]:
@@ -309,6 +354,7 @@ class Decision:
             items=(*self.items, *later.items),
             children=(*self.children, *later.children),
             tells=(*self.tells, *later.tells),
+            locks=(*self.locks, *later.locks),
         )
 
     def _begins_wait(self, after: SagaInstance) -> bool:

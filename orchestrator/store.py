@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from messaging.transport import Outgoing
+from orchestrator.granting import LockRow
 from orchestrator.instance import Pin, SagaInstance, StepKey, StepRecord
-from orchestrator.signals import Decision
+from orchestrator.signals import Decision, LockChange
 from orchestrator.workers import Worker
 
 if TYPE_CHECKING:
@@ -337,6 +338,24 @@ class StoreTransaction(Protocol):
 
     async def consume_events(self, consumers: Mapping[UUID, UUID]) -> None:
         """Mark events (by id) as consumed by a saga (by id)."""
+        ...
+
+    async def change_locks(self, saga: SagaInstance, changes: Sequence[LockChange]) -> None:
+        """Write what a saga asks for and lets go of, in order; after it was saved.
+
+        What a saga holds whose first ancestor has not ended stays, whatever its own end.
+        """
+        ...
+
+    async def contended_locks(self) -> list[LockRow]:
+        """All rows of the resources that somebody asks for, in order of asking.
+
+        From here to the end of the transaction no other one is given them: whoever is granted what, one decides.
+        """
+        ...
+
+    async def settle_locks(self, granted: Sequence[UUID], denied: Sequence[UUID]) -> None:
+        """Mark these rows as held, and remove those."""
         ...
 
     async def add_unmatched(self, messages: Sequence[UnmatchedMessage]) -> None:

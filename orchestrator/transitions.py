@@ -16,8 +16,18 @@ from messaging.retry import Again, next_attempt
 from orchestrator.children import CHILD_TIMEOUT, cancel_child, child_ended, held, tell_end
 from orchestrator.definition import Saga, WaitForEvent
 from orchestrator.draft import TRANSITIONS, Draft
-from orchestrator.instance import BlockedReason, Direction, SagaInstance, SagaStatus, StepKey, StepRecord, StepStatus
+from orchestrator.instance import (
+    LOCKS,
+    BlockedReason,
+    Direction,
+    SagaInstance,
+    SagaStatus,
+    StepKey,
+    StepRecord,
+    StepStatus,
+)
 from orchestrator.local import local_ended
+from orchestrator.locks import let_go, locks_answered, locks_timed_out
 from orchestrator.operators import act, turn_back_for_parent
 from orchestrator.plan import ChildLeaf, CommandLeaf, DelayLeaf, EventLeaf, ItemsLeaf, LocalLeaf, overrides
 from orchestrator.progress import proceed, publish_events, turn_back
@@ -33,6 +43,8 @@ from orchestrator.signals import (
     Incoming,
     LocalFailed,
     LocalFinished,
+    LocksDenied,
+    LocksGranted,
     ReplyReceived,
     ResumeRequested,
     Started,
@@ -80,6 +92,8 @@ def decide(saga: Saga[Any], instance: SagaInstance, incoming: Incoming, *, now: 
             _child_ended(draft, incoming)
         case ChildOrdered():
             turn_back_for_parent(draft, incoming.reason)
+        case LocksGranted() | LocksDenied():
+            locks_answered(draft, incoming)
         case DeadlinePassed():
             _deadlines(draft)
         case CodeFailed():
@@ -98,6 +112,8 @@ def _told(draft: Draft) -> Decision:
     """The decision; a child that ended by it tells its parent."""
     if draft.status.terminal and draft.accepted:
         tell_end(draft, draft.status)
+    if draft.plan.locking:
+        let_go(draft)
     return draft.decision()
 
 
@@ -118,6 +134,8 @@ def _after_the_end(draft: Draft, incoming: Incoming) -> None:
             draft.ignore("child_ended", f"child {incoming.child_id} ended {incoming.status.value}", incoming.step)
         case Started() | EventMatched() | LocalFinished() | LocalFailed() | DeadlinePassed() | CodeFailed():
             draft.accepted = False
+        case LocksGranted() | LocksDenied():
+            draft.accepted = False
         case _:
             draft.refuse(f"it is {draft.status.value}")
 
@@ -129,7 +147,7 @@ def _while_paused(draft: Draft, incoming: Incoming) -> None:
         record = draft.steps.get(incoming.key)
         draft.parked = record is not None and record.status is StepStatus.WAITING
     else:
-        draft.parked = isinstance(incoming, (ReplyReceived, ChildEnded, ChildOrdered))
+        draft.parked = isinstance(incoming, (ReplyReceived, ChildEnded, ChildOrdered, LocksGranted, LocksDenied))
 
 
 # -- replies
@@ -312,6 +330,9 @@ def _deadlines(draft: Draft) -> None:
 
 def _deadline_of(draft: Draft, record: StepRecord) -> None:
     leaf, step = draft.leaf(record.key.step), record.key.label
+    if record.wire_name == LOCKS:
+        locks_timed_out(draft, record)
+        return
     if isinstance(leaf, EventLeaf):
         draft.end(record, StepStatus.EXPIRED, "event-timeout", f"no {record.wire_name} in time")
         if overrides(type(leaf.step), WaitForEvent, "on_expired"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple, TypeAlias
 
 from orchestrator.draft import Draft
-from orchestrator.instance import BlockedReason, Direction, StepKey, StepRecord, StepStatus
+from orchestrator.instance import GRANTED, LOCKS, BlockedReason, Direction, StepKey, StepRecord, StepStatus
 from orchestrator.plan import Branch, ChildLeaf, CommandLeaf, DelayLeaf, EventLeaf, ItemsLeaf, LeafPlan, LocalLeaf
 from orchestrator.roster import Roster
 
@@ -32,6 +32,11 @@ class Undo(NamedTuple):
 
 
 # -- one row
+
+
+def granted(record: StepRecord) -> bool:
+    """Whether a step has its locks and has not begun yet."""
+    return (record.status, record.wire_name, record.awaited_key) == (StepStatus.WAITING, LOCKS, GRANTED)
 
 
 def happened(action: StepRecord) -> bool:
@@ -89,7 +94,8 @@ def forward(draft: Draft, part: LeafPlan | Branch, branch: str = "") -> tuple[bo
         return _items_forward(draft, part)
     if not isinstance(part, Branch):
         record = draft.steps.get(StepKey(part.name, branch=branch))
-        return (False, [Ready(part, branch)]) if record is None else (_done(part, record), [])
+        begins = record is None or granted(record)
+        return (False, [Ready(part, branch)]) if record is None or begins else (_done(part, record), [])
     if part.together:
         parts = [forward(draft, p, branch) for p in part.parts]
         return all(done for done, _ in parts), [leaf for _, ready in parts for leaf in ready]

@@ -11,8 +11,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from orchestrator.evidence import Awaited, Evidence
-from orchestrator.instance import CHILD, ITEMS, LOCAL, TIMER, BlockedReason, Direction, SagaStatus, StepStatus
+from orchestrator.evidence import Awaited, Evidence, Holder
+from orchestrator.instance import (
+    CHILD,
+    GRANTED,
+    ITEMS,
+    LOCAL,
+    LOCKS,
+    TIMER,
+    BlockedReason,
+    Direction,
+    SagaStatus,
+    StepStatus,
+)
 from orchestrator.signal_codec import ACTIONS, UPGRADE
 from orchestrator.status import SagaRow
 from orchestrator.words import duration, instant
@@ -143,6 +154,8 @@ def _waits(awaited: Awaited, now: datetime) -> str:
         return f"{awaited.step} runs here, in the orchestrator, since {instant(awaited.since)}."
     if awaited.message == ITEMS:
         return f"{awaited.step} does its items since {instant(awaited.since)}."
+    if awaited.message == LOCKS:
+        return f"{awaited.step} waits since {instant(awaited.since)}{until} for its locks: {_held(awaited, now)}."
     if awaited.message == CHILD:
         return f"{awaited.step} waits for its child saga{until}. Ask: saga why {awaited.awaited_key}"
     others = f" Kept with other keys: {_count(awaited.kept_events, 'event')} of this type."
@@ -150,6 +163,19 @@ def _waits(awaited: Awaited, now: datetime) -> str:
         f"{awaited.step} waits for the event {awaited.message} with key {awaited.awaited_key!r}"
         f" since {instant(awaited.since)}{until}.{others if awaited.kept_events else ' None has come.'}"
     )
+
+
+def _held(awaited: Awaited, now: datetime) -> str:
+    if awaited.awaited_key == GRANTED:
+        return "it has them, and begins when the saga goes on"
+    told = [_holder(one, now) for one in awaited.holders]
+    return "; ".join(told) or "an engine is about to grant them"
+
+
+def _holder(holder: Holder, now: datetime) -> str:
+    if holder.saga_id is None or holder.since is None:
+        return f"no other saga holds {holder.resource}"
+    return f"{holder.resource} is held by {holder.step} of saga {holder.saga_id}, {_ago(holder.since, now)}"
 
 
 def _aside(evidence: Evidence, now: datetime) -> Iterator[str]:
@@ -239,6 +265,8 @@ def _for_those_that_wait(evidence: Evidence) -> Iterator[Advice]:
         elif awaited.kept_events:
             do = f"Compare event_key and awaited_key of {awaited.step} with the events: saga_event"
             yield Advice(do, "an event published with the awaited key satisfies the wait")
+        for holder in dict.fromkeys(one.saga_id for one in awaited.holders if one.saga_id):
+            yield Advice(f"Look at who holds what {awaited.step} needs: saga why {holder}", "its end frees that")
     if saga.status is SagaStatus.RUNNING:
         yield _command(saga, "cancel", _GOES_BACK)
     yield _command(saga, "pause", "nothing is sent until it is resumed; what comes is kept")

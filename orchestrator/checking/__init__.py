@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from orchestrator.checking import answers, known, names, policies
+from orchestrator.checking import answers, known, locking, names, policies
 from orchestrator.checking.findings import Finding, Level
 from orchestrator.checking.stranded import stranded
 from orchestrator.definition import Saga
@@ -20,7 +20,7 @@ __all__ = ["Finding", "Level", "check", "stranded"]
 def check(sagas: Iterable[type[Saga[Any]]]) -> list[Finding]:
     """Look at definitions, alone and against each other; the worst findings come first."""
     every = list(dict.fromkeys(sagas))
-    found = list(names.collisions(every))
+    found = [*names.collisions(every), *locking.conflicts(every)]
     for saga in every:
         for rules in (known.findings, answers.findings, policies.findings):
             found += rules(saga)

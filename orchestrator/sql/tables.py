@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKey,
@@ -38,7 +39,7 @@ from sqlalchemy import (
 from orchestrator.instance import BlockedReason, Direction, SagaStatus, StepStatus
 from orchestrator.sql.types import Id, Instant
 
-SCHEMA_REVISION: Final = "0005"
+SCHEMA_REVISION: Final = "0006"
 """The oldest revision of `migrations/versions/orchestrator` that this code works with."""
 VERSION_TABLE: Final = "saga_schema_version"
 
@@ -261,13 +262,15 @@ saga_lock = Table(
     metadata,
     Column("id", Id, primary_key=True),
     _required("resource"),
-    Column("saga_id", Id, nullable=False, index=True),
+    Column("root_id", Id, nullable=False, index=True),
+    Column("saga_id", Id, nullable=False),
     _required("step"),
-    _blank("branch"),
+    Column("waits", Boolean(create_constraint=False), nullable=False),
     _instant("asked_at", nullable=False),
     _instant("held_since"),
     Index("ix_saga_lock_resource", "resource", "id"),
-    _partial("ix_saga_lock_held", "resource", where="held_since IS NOT NULL", unique=True),
+    Index("ix_saga_lock_saga", "saga_id", "step"),
+    _partial("ix_saga_lock_asked", "resource", where="held_since IS NULL"),
 )
 
 saga_search = Table(

@@ -14,12 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from messaging.sql.writing import write_outgoing
 from messaging.transport import Outgoing
 from orchestrator.errors import ConcurrentUpdate
+from orchestrator.granting import LockRow
 from orchestrator.instance import Pin, SagaInstance
-from orchestrator.signals import Decision
+from orchestrator.signals import Decision, LockChange
 from orchestrator.sql import versions
 from orchestrator.sql.cold import Cold
 from orchestrator.sql.hot import Hot
 from orchestrator.sql.items import write_items
+from orchestrator.sql.locks import change_locks, contended_locks, settle_locks
 from orchestrator.sql.starting import start_saga
 from orchestrator.store import (
     AuditEntry,
@@ -250,6 +252,20 @@ class SqlTransaction:
         """One statement, run for each."""
         if consumers:
             await self._run(self._cold.consume_events, consumers, await self.now())
+
+    async def change_locks(self, saga: SagaInstance, changes: Sequence[LockChange]) -> None:
+        """One statement for each change."""
+        if changes:
+            await self._run(change_locks, saga, changes, await self.now(), self._schema)
+
+    async def contended_locks(self) -> list[LockRow]:
+        """One statement; three more when somebody asks for something."""
+        return await self._run(contended_locks, self._schema)
+
+    async def settle_locks(self, granted: Sequence[UUID], denied: Sequence[UUID]) -> None:
+        """Two statements at most."""
+        if granted or denied:
+            await self._run(settle_locks, granted, denied, await self.now(), self._schema)
 
     async def add_unmatched(self, messages: Sequence[UnmatchedMessage]) -> None:
         """Two statements."""

@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from messaging.codec import encode_body
 from messaging.envelope import ACCEPTED, FAILURE, RETRY, SUCCESS
 from messaging.messages import Command, Event, Failure, Reply
-from orchestrator.definition import ItemStep, LocalStep, Named, Saga, Step, SubSaga, WaitForEvent
+from orchestrator.definition import ItemStep, LocalStep, Locking, Named, Saga, Step, SubSaga, WaitForEvent
 from orchestrator.errors import ActionRefused, HookRaised
+from orchestrator.granting import LOCK_DEADLOCK, LOCKED
 from orchestrator.instance import (
     BlockedReason,
     Direction,
@@ -41,6 +42,10 @@ from orchestrator.signals import (
     Incoming,
     LocalFailed,
     LocalFinished,
+    LocksAsked,
+    LocksDenied,
+    LocksGranted,
+    LocksLetGo,
     Note,
     PauseRequested,
     ReplyReceived,
@@ -131,6 +136,9 @@ class SagaProbe(Generic[S]):
         """What hooks of the definition raised."""
         self.unreachable: set[str] = set()
         """Participants whose queue does not take anything; the test may change it. Sends are tried again."""
+        self.taken: set[str] = set()
+        """Resources that another saga holds; the test may change it, and say `freed` when one is free again."""
+        self._asked: dict[str, LocksAsked] = {}
         self._bodies: dict[StepKey, str] = {}
         self._attempts: dict[StepKey, dict[int, int]] = {}
         self._kept: list[_Kept] = []
@@ -263,6 +271,19 @@ class SagaProbe(Generic[S]):
             )
         )
         self._match_events()
+        self._look()
+
+    def freed(self, resource: str) -> None:
+        """Another saga lets go of a resource that was `taken`."""
+        self.taken.discard(resource)
+        self._acts()
+        self._look()
+
+    def deadlocked(self, step: type[Locking[S]]) -> None:
+        """The step waits for its locks in a circle, and is the one that is denied them."""
+        self._acts()
+        self._asked.pop(step.name, None)
+        self._tell(LocksDenied(step.name, LOCK_DEADLOCK, "it would have waited in a circle"))
         self._look()
 
     def advance(self, by: timedelta) -> None:
@@ -424,10 +445,23 @@ class SagaProbe(Generic[S]):
         return decision
 
     def _look(self) -> None:
-        """Do what is due now, until nothing is."""
-        while self.instance.wake_at is not None and self.instance.wake_at <= self.now:
-            self._match_events()
-            self._tell(DeadlinePassed())
+        """Do what is due now, and grant what is free, until there is nothing."""
+        while True:
+            while self.instance.wake_at is not None and self.instance.wake_at <= self.now:
+                self._match_events()
+                self._tell(DeadlinePassed())
+            if not self._settle_locks():
+                return
+
+    def _settle_locks(self) -> bool:
+        """Answer what is asked for and free, or would not be waited for; whether there was any."""
+        free = {one.step: self.taken.isdisjoint(one.resources) for one in self._asked.values()}
+        answered = [one for one in self._asked.values() if free[one.step] or not one.waits]
+        for asked in answered:
+            del self._asked[asked.step]
+            denied = LocksDenied(asked.step, LOCKED, "another saga holds it")
+            self._tell(LocksGranted(asked.step) if free[asked.step] else denied)
+        return bool(answered)
 
     def _match_events(self) -> None:
         for event in list(self._kept):
@@ -451,6 +485,11 @@ class SagaProbe(Generic[S]):
         for child in decision.children:
             (saga,) = (one for one in self.saga.plan.children() if one.name == child.pin.name)
             self.children.append(saga.state_type.model_validate_json(child.state))
+        for change in decision.locks:
+            if isinstance(change, LocksAsked):
+                self._asked[change.step] = change
+            elif isinstance(change, LocksLetGo):
+                self._asked.pop(change.step, None)
         written = [decision.steps[key] for key in (*decision.added, *decision.changed)]
         self._bodies.update({record.key: record.body for record in written if record.body is not None})
         # A store gives records back without body and reply.

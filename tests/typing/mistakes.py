@@ -109,6 +109,15 @@ class Invoicing(Step[InvoiceState, OrderCreated]):
         return CreateOrder(order_id=UUID(int=state.number))
 
 
+class LockThatIsNoText(CreatingOrder):
+    def locks(self, state: OrderState) -> list[UUID]:  # expect-error
+        return [state.order_id]
+
+
+class WhatToDoWhenLocked(CreatingOrder):
+    on_locked = "sleep"  # expect-error
+
+
 class KeyOfAnotherEventsStart(OnPayment):
     def event_key(self, event: OrderPlaced) -> str:  # expect-error
         return str(event.order_id)

@@ -200,6 +200,14 @@ class Shipping(Step[OrderState, Reply]):
         return ShipOrder(order_id=state.order_id)
 
 
+class Locked(CreatingOrder):
+    lock_timeout = timedelta(minutes=1)
+    on_locked = "fail"
+
+    def locks(self, state: OrderState) -> list[str]:
+        return [f"order:{state.order_id}"]
+
+
 class OnPayment(StartOnEvent[OrderState, PaymentCaptured]):
     def event_key(self, event: PaymentCaptured) -> str:
         return str(event.order_id)

@@ -20,10 +20,12 @@ from messaging.envelope import RETRY, Envelope
 from messaging.envelope import SAGA_ID as SAGA_ID_HEADER
 from messaging.messages import Event
 from orchestrator.definition import Saga
+from orchestrator.granting import LOCK_DEADLOCK
 from orchestrator.instance import SagaInstance, SagaStatus, StepRecord, StepStatus
 from orchestrator.memory import MemoryTables
 from orchestrator.registry import SagaRegistry
 from orchestrator.signal_codec import ACTIONS, signal_to_row
+from orchestrator.signals import LocksDenied
 from orchestrator.start import new_instance
 from orchestrator.store import NewSignal
 from orchestrator.testing.exploring.names import Names
@@ -42,6 +44,8 @@ class Kind(Enum):
     SIGNALS = "the engine takes what it was asked"
     RESEND = "the engine finds what did not leave"
     SWEEP = "the engine joins events and waits"
+    LOCKS = "the engine grants what is asked for"
+    TAKEN = "another saga holds what is asked for"
     TIME = "time passes"
     HOLD_UP = "a message is held up"
     COPY = "a message comes once more"
@@ -181,6 +185,10 @@ class Model:
 
     def _from_outside(self, world: World) -> Iterator[Action]:
         saga = world.saga
+        for step in sorted({row.step for row in world.tables.locks.values() if not row.held}):
+            yield Action(
+                Kind.TAKEN, f"another saga holds what {step} asks for, and would wait for it", "requests", step
+            )
         for wait in self._events if not saga.status.terminal else ():
             first = wait in world.to_come
             waited_for = any(r.key.step == wait and r.status is StepStatus.WAITING for r in saga.steps.values())
@@ -214,6 +222,8 @@ class Model:
                 return Outcome(_copied(before, subject))
             case Kind.ASK:
                 return Outcome(_asked(before, subject))
+            case Kind.TAKEN:
+                return Outcome(_denied(before, subject))
             case _:
                 return self._engine_works(before, action)
 
@@ -259,6 +269,8 @@ class Model:
                 await shell.engine.claim_unsent()
             case Kind.SWEEP:
                 await shell.engine.match_events()
+            case Kind.LOCKS:
+                await shell.engine.settle_locks()
             case _:
                 await shell.engine.flush_marks()
 
@@ -283,6 +295,8 @@ def _looks(world: World) -> Iterator[Kind]:
     pending = [kept.signal.kind for kept in tables.signals.values() if kept.pending]
     if pending and (saga.paused_at is None or set(pending) & set(ACTIONS)):
         yield Kind.SIGNALS
+    if any(not row.held for row in tables.locks.values()):
+        yield Kind.LOCKS
     if any(instant <= world.now for instant in _sends(world)):
         yield Kind.RESEND
     waits = {(r.wire_name, r.awaited_key) for r in saga.steps.values() if r.status is StepStatus.WAITING}
@@ -311,6 +325,22 @@ def _askable(status: SagaStatus, *, paused: bool) -> frozenset[str]:
         return frozenset()
     stuck = {"retry", "skip", "resolve"} if status is SagaStatus.BLOCKED else set[str]()
     return frozenset({"cancel", "compensate", "abandon", "resume" if paused else "pause", *stuck})
+
+
+def _denied(world: World, step: str) -> World:
+    """As the engine denies what would be waited for in a circle."""
+    denied = signal_to_row(LocksDenied(step, LOCK_DEADLOCK, "explored"))
+    assert denied is not None
+    asked = [row.id for row in world.tables.locks.values() if row.step == step]
+    shell = Shell(SagaRegistry([]), world)
+
+    async def deny() -> None:
+        async with shell.store.transaction() as tx:
+            await tx.settle_locks([], asked)
+            await tx.add_signals([NewSignal(SAGA_ID, *denied)])
+
+    finished(deny())
+    return replace(world, tables=shell.store.tables)
 
 
 def _asked(world: World, word: str) -> World:

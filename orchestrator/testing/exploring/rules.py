@@ -15,6 +15,7 @@ from messaging.envelope import FAILURE, NOTHING_TO_UNDO, RETRY, SUCCESS
 from orchestrator.definition import Saga
 from orchestrator.draft import TRANSITIONS
 from orchestrator.instance import (
+    LOCKS,
     RESOLVED,
     BlockedReason,
     Direction,
@@ -83,7 +84,7 @@ def acked_after_the_commit(change: Change) -> Iterator[str]:
 
 def all_or_nothing(change: Change) -> Iterator[str]:
     """A transaction that did not commit leaves nothing behind, and nothing of it leaves."""
-    if change.outcome.committed or change.action.kind in (Kind.DO, Kind.ASK):
+    if change.outcome.committed or change.action.kind in (Kind.DO, Kind.ASK, Kind.TAKEN):
         return
     for sent in change.outcome.sent:
         yield f"{_told(sent)} was sent without a commit"
@@ -121,6 +122,17 @@ def nothing_after_the_end(change: Change) -> Iterator[str]:
     for record in saga.steps.values():
         if saga.status.terminal and (record.status.open or record.send_after is not None):
             yield f"the saga ended {saga.status}, and {_named(record)} is still {record.status}"
+
+
+def what_is_locked_is_let_go(change: Change) -> Iterator[str]:
+    """A step sends only what it holds the locks for; an ended saga holds none."""
+    saga, rows = change.after.saga, change.after.tables.locks.values()
+    for row in rows if saga.status.terminal else ():
+        yield f"the saga ended {saga.status}, and {row.step} still has {row.resource}"
+    asked = {row.step for row in rows if not row.held}
+    for record in saga.steps.values():
+        if record.key.direction is Direction.ACTION and record.key.step in asked and record.wire_name != LOCKS:
+            yield f"{_named(record)} was begun without its locks"
 
 
 # -- status
@@ -464,6 +476,7 @@ RULES: Final[tuple[Rule, ...]] = (
     all_or_nothing,
     one_id_for_one_attempt,
     nothing_after_the_end,
+    what_is_locked_is_let_go,
     the_status_follows_the_table,
     no_hook_raises,
     it_wakes_unless_it_rests,

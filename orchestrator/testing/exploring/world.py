@@ -155,6 +155,7 @@ class World:
             yield None if kept.taken else (kept.signal.kind, kept.signal.body, bool(kept.error))
         for _, event in sorted(tables.events.items()):
             yield event.event.message_id, event.event.key, event.consumed_by is None, _since(event.arrived_at, now)
+        yield sorted((row.resource, row.step, row.held) for row in tables.locks.values())
         yield sorted((one.envelope.type, one.envelope.body) for one in tables.outgoing.values())
         yield [str(mark) for mark in self.marks]
         for commands in (self.commands, self.late_commands):

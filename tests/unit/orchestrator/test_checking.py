@@ -5,15 +5,25 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, Field
 
 from messaging.messages import Command, Event, Failure, Reply
 from messaging.retry import Retry
-from orchestrator import Parallel, Saga, Step, WaitForEvent
+from orchestrator import Parallel, Saga, Sequence, Step, WaitForEvent
 from orchestrator.checking import Finding, Level, check
 from tests.unit.orchestrator import orders
-from tests.unit.orchestrator.orders import AwaitingPayment, CreatingOrder, Mailing, ReservingCredit, Shipping, variant
+from tests.unit.orchestrator.orders import (
+    AwaitingPayment,
+    CreatingOrder,
+    Mailing,
+    OrderState,
+    ReservingCredit,
+    ReservingStock,
+    Shipping,
+    variant,
+)
 
 MINUTE = timedelta(minutes=1)
 
@@ -330,3 +340,44 @@ def test_a_hundred_sagas_are_checked_in_under_a_second() -> None:
     began = time.perf_counter()
     check(sagas)
     assert time.perf_counter() - began < 1
+
+
+# -- locks
+
+
+class LockingAccount(ReservingStock):
+    """Its locks are named `account:...`; what a docstring says is no name."""
+
+    lock_timeout = MINUTE
+
+    def locks(self, state: OrderState) -> list[str]:
+        """Hold "an account"."""
+        return [f"account:{state.order_id}"]
+
+
+class LockingStock(CreatingOrder):
+    lock_timeout = MINUTE
+
+    def locks(self, state: OrderState) -> list[str]:
+        return ["stock"]
+
+
+def in_order(name: str, *steps: Any) -> type[Saga[OrderState]]:
+    return type(name, (orders.with_steps(*steps),), {"name": name})
+
+
+def test_locks_that_two_sagas_take_in_conflicting_order_are_a_warning() -> None:
+    one = in_order("one", LockingAccount(), LockingStock())
+    other = in_order("other", Sequence(LockingStock()), LockingAccount())
+
+    (found,) = [finding for finding in check([one, other]) if finding.rule == "lock-order"]
+
+    assert (found.level, found.subject) == (Level.WARNING, "LockingStock")
+    assert "takes a lock on 'stock' after one on 'account:'; LockingAccount of other takes them the other" in found.text
+
+
+def test_locks_in_one_order_or_taken_at_once_are_no_conflict() -> None:
+    one, same = (in_order(name, LockingAccount(), LockingStock()) for name in ("one", "same"))
+    at_once = in_order("at-once", Parallel(LockingStock(), LockingAccount()))
+
+    assert [finding for finding in check([one, same, at_once]) if finding.rule == "lock-order"] == []

@@ -264,6 +264,23 @@ class WithPivot(Saga[State]):
     deadline = 15 * MINUTE
 
 
+class Locked(Undoable):
+    lock_timeout = 4 * MINUTE
+
+    def locks(self, state: State) -> list[str]:
+        return [self.name, "shared"] if state.replies % 3 else [self.name]
+
+
+class WithLocks(Saga[State]):
+    steps = (
+        a("A", Locked),
+        Parallel(a("B", Locked), Sequence(a("C"), a("D", Locked)), settle_all=True),
+        a("P", Locked, pivot=True, compensation=Forward.compensation),
+        a("R", Forward, retriable=True),
+    )
+    deadline = 30 * MINUTE
+
+
 class ContinuingOthers(Saga[State]):
     steps = (a("A"), Parallel(Sequence(a("B"), a("C")), a("D")), a("E"))
     on_compensation_failure = "continue_others"
@@ -276,7 +293,7 @@ class Blocking(Saga[State]):
     )
 
 
-SHAPES = [InSequence, InGroups, WithWaits, WithDelays, SettlingAll, WithPivot, ContinuingOthers, Blocking]
+SHAPES = [InSequence, InGroups, WithWaits, WithDelays, SettlingAll, WithPivot, WithLocks, ContinuingOthers, Blocking]
 EACH = 1250
 OF_MORE_ROWS = [WithLocals, WithItems, WithItemsAfterThePivot, WithChildren]
 """Slower: each has fewer walks, and as many in the torture."""

@@ -60,6 +60,17 @@ async def test_the_permit_of_the_page_comes_by_its_token(tmp_path: Path, monkeyp
     assert (row.status, state.permit) == (SagaStatus.COMPLETED, "17")
 
 
+def test_the_transfer_of_the_page_waits_for_its_accounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = program("transferring", tmp_path, monkeypatch)
+    first = SagaProbe(page.TransferMoney, page.Transfer(payer="a", payee="b", cents=9))
+    assert first.just_sent == [page.Book(account="a", cents=-9)]
+
+    first.reply(page.Debiting, page.Booked())
+    first.reply(page.Crediting, page.Booked())
+
+    assert first.status is SagaStatus.COMPLETED
+
+
 async def test_the_event_of_the_page_starts_its_saga(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = program("arriving", tmp_path, monkeypatch)
 

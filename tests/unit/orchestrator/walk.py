@@ -15,7 +15,9 @@ from uuid import UUID
 from messaging.envelope import ACCEPTED, FAILURE, RETRY, SUCCESS
 from messaging.messages import Failure
 from orchestrator import Saga, SagaStatus
+from orchestrator.checks import names_locks
 from orchestrator.instance import (
+    LOCKS,
     RESOLVED,
     SKIPPED,
     BlockedReason,
@@ -27,6 +29,7 @@ from orchestrator.instance import (
     StepRecord,
     StepStatus,
 )
+from orchestrator.locks import LOCK_TIMEOUT
 from orchestrator.plan import Branch, ChildLeaf, DelayLeaf, ItemsLeaf, LeafPlan, LocalLeaf
 from orchestrator.roster import at_hand
 from orchestrator.signals import (
@@ -44,6 +47,10 @@ from orchestrator.signals import (
     Incoming,
     LocalFailed,
     LocalFinished,
+    LocksAsked,
+    LocksDenied,
+    LocksGranted,
+    LocksLetGo,
     PauseRequested,
     ReplyReceived,
     ResolveRequested,
@@ -96,6 +103,10 @@ class Walk:
         self.ran: set[StepKey] = set()
         self.children: dict[UUID, SagaStatus] = {}
         """Child sagas, each where it is."""
+        self.asked: set[str] = set()
+        """Steps that have asked for what they name, by the labels of their keys."""
+        self.held: set[str] = set()
+        """Steps that were granted it."""
         self.decisions = 0
         self.stubborn: set[str] = set()
         """Steps whose participants never do what they are told, until the drive at the end."""
@@ -143,7 +154,9 @@ class Walk:
 
     def _answer_at_last(self, record: StepRecord) -> None:
         leaf = self.plan.leaves[record.key.step]
-        if isinstance(leaf, DelayLeaf | ItemsLeaf):
+        if record.wire_name == LOCKS:
+            self._grant(record.key.label)
+        elif isinstance(leaf, DelayLeaf | ItemsLeaf):
             self.pass_time(0)
         elif isinstance(leaf, LocalLeaf):
             self._run(record)
@@ -273,6 +286,48 @@ class Walk:
         self.tell(ChildEnded(row.key.label, child, status, "{}", "because"))
         self.save()
 
+    def lock(self, how: int) -> None:
+        """Some step is granted what it asked for, is denied it, or is told again."""
+        if self.held and how % 5 == 0:
+            self.tell(LocksGranted(sorted(self.held)[0]))
+            assert not self._last.accepted, "granted twice"
+        elif not self.asked:
+            self.succeed(how)
+        elif how % 4 == 1 and not self.smooth:
+            label = sorted(self.asked)[how % len(self.asked)]
+            self.asked.discard(label)
+            self.refusals.add(StepKey.labelled(label, Direction.ACTION))
+            self.tell(LocksDenied(label, "lock-deadlock", "in a circle"))
+        else:
+            self._grant(sorted(self.asked)[how % len(self.asked)])
+
+    def _grant(self, label: str) -> None:
+        if label in self.asked:
+            self.asked.discard(label)
+            self.held.add(label)
+            self.tell(LocksGranted(label))
+
+    def _keep_locks(self, before: SagaInstance, decision: Decision) -> None:
+        """The table of resources, as far as it concerns this saga."""
+        for change in decision.locks:
+            if isinstance(change, LocksAsked):
+                assert change.step not in self.asked | self.held, "asked twice"
+                self.asked.add(change.step)
+            elif isinstance(change, LocksLetGo):
+                self.asked.discard(change.step)
+                self.held.discard(change.step)
+            else:
+                self.asked.clear()
+                self.held.clear()
+        for key in (*decision.added, *decision.changed):
+            was, record = before.steps.get(key), decision.steps[key]
+            begins = record.wire_name not in (LOCKS, "") and (was is None or was.wire_name == LOCKS)
+            if begins and key.direction is Direction.ACTION and names_locks(self.plan.leaves[key.step].step):
+                assert key.label in self.held, "begun without its locks"
+        waiting = {r.key.label for r in decision.steps.values() if r.wire_name == LOCKS and r.status.open}
+        assert self.asked <= waiting, "asks for what nobody waits for"
+        assert not (decision.instance.status.terminal and self.held), "ended, and still holds something"
+
     def _hear(self, decision: Decision) -> None:
         """Start children, and let them heed what they are ordered."""
         for new in decision.children:
@@ -378,6 +433,7 @@ class Walk:
         abandoned = self.instance.status is SagaStatus.ABANDONED or isinstance(incoming, AbandonRequested)
         assert before.status.terminal or abandoned == (decision.instance.status is SagaStatus.ABANDONED)
         self._check(before, decision)
+        self._keep_locks(before, decision)
         self.local.update(dict.fromkeys(decision.local))
         self._hear(decision)
         self._last, self.instance = decision, decision.instance
@@ -459,19 +515,24 @@ class Walk:
 
     def _check_row(self, before: StepRecord | None, after: StepRecord) -> None:
         if before is not None:
-            assert (after.seq, after.key, after.started_at) == (before.seq, before.key, before.started_at)
+            begins = before.wire_name == LOCKS
+            assert (after.seq, after.key) == (before.seq, before.key)
+            assert begins or after.started_at == before.started_at
             assert after.attempt - before.attempt in (0, 1), "attempts rise one by one"
             assert after.round - before.round in (0, 1), "rounds rise one by one"
             assert after.attempt > before.attempt or after.round == before.round
         if after.command_id is not None:
             attempt = (after.key, after.round, after.attempt)
             assert self.ids.setdefault(after.command_id, attempt) == attempt, "one id for two attempts"
-            assert before is None or (before.attempt == after.attempt) == (before.command_id == after.command_id)
+            same_id = before is not None and before.command_id == after.command_id
+            begins = before is None or before.wire_name == LOCKS
+            assert begins or (before is not None and before.attempt == after.attempt) == same_id
         assert after.status is StepStatus.OUTSTANDING or after.send_after is None, "sends what is over"
 
     def _check_going_back(self, before: SagaInstance, after: SagaInstance, decision: Decision) -> None:
         pivot = after.steps.get(StepKey(self.plan.pivot))
-        assert pivot is None or pivot.status is StepStatus.REFUSED, "turned back after the pivot"
+        begun = pivot is not None and pivot.wire_name != LOCKS
+        assert not begun or pivot is None or pivot.status is StepStatus.REFUSED, "turned back after the pivot"
         actions_open = [k for k, r in after.steps.items() if k.direction is Direction.ACTION and r.status.open]
         undos = [key for key in after.steps if key.direction is Direction.COMPENSATION]
         after = replace(after, steps={**self.kept, **after.steps})
@@ -557,7 +618,8 @@ class Walk:
         undo = after.steps.get(key._replace(direction=Direction.COMPENSATION))
         reached = key in self.handed or key in self.ran
         refused = action is not None and action.status is StepStatus.REFUSED
-        assert not refused or key in self.refusals, "refused without a refusal"
+        in_vain = action is not None and action.error_code == LOCK_TIMEOUT
+        assert not refused or in_vain or key in self.refusals, "refused without a refusal"
         assert (undo is not None) == (reached and not refused and self._undoable(key.step)), f"undo of {key}"
         assert undo is None or undo.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED), (
             "an undo is outstanding or failed"
@@ -586,4 +648,5 @@ ACTS: tuple[Callable[[Walk, int], None], ...] = (
     Walk.run_local,
     Walk.child,
     Walk.redeem,
+    Walk.lock,
 )

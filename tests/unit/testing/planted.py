@@ -148,6 +148,20 @@ def ends_without_waiting_for_undos(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(progress, "_undo", hasty)
 
 
+def keeps_its_locks_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(transitions, "let_go", lambda draft: None)
+
+
+def begins_without_waiting_for_its_locks(patch: pytest.MonkeyPatch) -> None:
+    waits = cast("Callable[[Draft, LeafPlan, StepKey], bool]", vars(progress)["waits_for_locks"])
+
+    def impatient(draft: Draft, leaf: LeafPlan, key: StepKey) -> bool:
+        waits(draft, leaf, key)
+        return False
+
+    patch.setattr(progress, "waits_for_locks", impatient)
+
+
 # -- in the engine
 
 

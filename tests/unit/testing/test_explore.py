@@ -27,6 +27,7 @@ from tests.unit.orchestrator.orders import (
     variant,
     with_steps,
 )
+from tests.unit.orchestrator.test_locks import OrderLocked
 from tests.unit.testing import planted
 
 
@@ -77,6 +78,10 @@ class ToThePivot(Saga[OrderState]):
     steps = (CreatingOrder(), Shipping(), Mailing())
 
 
+class WithLocks(Saga[OrderState]):
+    steps = (OrderLocked(), ReservingStock())
+
+
 FINDS: list[tuple[planted.Plant, type[Saga[OrderState]], str]] = [
     (planted.forgets_the_undo_of_what_timed_out, InSequence, "CreatingOrder is undone before ReservingCredit"),
     (planted.undoes_what_was_refused, InSequence, "is undone though it is refused"),
@@ -102,6 +107,8 @@ FINDS: list[tuple[planted.Plant, type[Saga[OrderState]], str]] = [
     (planted.gives_each_attempt_a_key_of_its_own, InSequence, "it would be done twice"),
     (planted.takes_what_it_has_claimed_for_sent, InSequence, "ran out of time though it never left"),
     (planted.misses_events_that_came_before_the_wait, WithAWait, "would go on for ever"),
+    (planted.keeps_its_locks_for_ever, WithLocks, "still has ledger"),
+    (planted.begins_without_waiting_for_its_locks, WithLocks, "was begun without its locks"),
     (planted.forgets_answers_to_later_attempts_of_undos, InSequence, "was answered with success and is outstanding"),
 ]
 
@@ -128,7 +135,7 @@ def test_a_planted_mistake_of_the_engine_is_found_and_its_story_replays_it(
     replay(saga, OrderState(), found.value.story)
 
 
-@pytest.mark.parametrize("saga", [InSequence, WithAWait])
+@pytest.mark.parametrize("saga", [InSequence, WithAWait, WithLocks])
 def test_without_a_planted_mistake_nothing_is_found(saga: type[Saga[OrderState]]) -> None:
     report = explore(saga, OrderState())
     print(report)
