@@ -91,7 +91,8 @@ async def test_a_queue_deleted_under_its_consumer_takes_nothing_with_it_that_is_
             await ledgers.publish(numbers)
 
         await lives_through(ledgers, delete, count, rounds)
-    assert ledgers.outcomes.keys() <= {"accepted", "Unroutable"}
+    # Not confirmed: the queue is there again, and has elected no leader within the publisher's patience.
+    assert ledgers.outcomes.keys() <= {"accepted", "Unroutable", "NotConfirmed"}
 
 
 @pytest.mark.torture  # tests/faults kill a broker each time
