@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, cast
 from uuid import uuid4
@@ -71,19 +71,25 @@ def leaves_a_group_too_early(patch: pytest.MonkeyPatch) -> None:
 
 
 def counts_an_item_as_done_before_it_is(patch: pytest.MonkeyPatch) -> None:
-    def hasty(draft: Draft, leaf: ItemsLeaf, direction: Direction, key: str) -> bool:
-        return direction is Direction.ACTION or over(draft, leaf, direction, key)
-
-    over = cast("Callable[[Draft, ItemsLeaf, Direction, str], bool]", vars(items)["_is_over"])
-    patch.setattr(items, "_is_over", hasty)
+    _take_every_item_for_over(patch, Direction.ACTION)
 
 
 def counts_an_item_as_undone_before_it_is(patch: pytest.MonkeyPatch) -> None:
-    def hasty(draft: Draft, leaf: ItemsLeaf, direction: Direction, key: str) -> bool:
-        return direction is Direction.COMPENSATION or over(draft, leaf, direction, key)
+    _take_every_item_for_over(patch, Direction.COMPENSATION)
 
+
+def _take_every_item_for_over(patch: pytest.MonkeyPatch, which: Direction) -> None:
+    busy = items.busy_items
     over = cast("Callable[[Draft, ItemsLeaf, Direction, str], bool]", vars(items)["_is_over"])
-    patch.setattr(items, "_is_over", hasty)
+
+    def none_busy(draft: Draft, leaf: ItemsLeaf, direction: Direction) -> Collection[str]:
+        return () if direction is which else busy(draft, leaf, direction)
+
+    def all_over(draft: Draft, leaf: ItemsLeaf, direction: Direction, key: str) -> bool:
+        return direction is which or over(draft, leaf, direction, key)
+
+    patch.setattr(items, "busy_items", none_busy)
+    patch.setattr(items, "_is_over", all_over)
 
 
 def counts_late_faults(patch: pytest.MonkeyPatch) -> None:
