@@ -50,7 +50,8 @@ def _resources(draft: Draft, step: Locking[Any], key: StepKey) -> tuple[str, ...
 def locks_answered(draft: Draft, answer: LocksGranted | LocksDenied) -> None:
     """Take whether a step got its locks, unless it waits for them no more."""
     record = draft.steps.get(StepKey.labelled(answer.step, Direction.ACTION))
-    if record is None or (record.status, record.wire_name) != (StepStatus.WAITING, LOCKS):
+    asked = (StepStatus.WAITING, LOCKS, ASKED)
+    if record is None or (record.status, record.wire_name, record.awaited_key) != asked:
         draft.accepted = False
     elif isinstance(answer, LocksDenied):
         draft.end(record, StepStatus.REFUSED, answer.code, answer.text)
