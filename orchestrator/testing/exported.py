@@ -18,7 +18,7 @@ from orchestrator.definition import Saga
 from orchestrator.instance import TIMER, Direction, StepStatus
 from orchestrator.plan import ChildLeaf, CommandLeaf, EventLeaf, LocalLeaf
 from orchestrator.recorded import Recorded, RecordedStep
-from orchestrator.testing.redacted import Redaction
+from orchestrator.redacted import Redaction
 
 _HEAD: Final = '''"""Saga {id} of {name}, as it was stored, without its secrets. Time is virtual."""
 
