@@ -38,6 +38,8 @@ class Advice:
 
     do: str
     consequence: str
+    action: str = ""
+    """What to ask the saga for, if it is that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +280,7 @@ def _unanswered(evidence: Evidence, now: datetime) -> bool:
 
 
 def _command(saga: SagaRow, action: str, consequence: str) -> Advice:
-    return Advice(f'saga {action} {saga.saga_id} --reason "..."', consequence)
+    return Advice(f'saga {action} {saga.saga_id} --reason "..."', consequence, action)
 
 
 # -- words

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from messaging.settings import MessagingSettings
     from orchestrator.settings import OrchestratorSettings
+    from orchestrator.web.settings import DashboardSettings
 
 B = TypeVar("B", bound="BaseSettings")
 
@@ -40,6 +41,17 @@ def messaging_settings(broker_url: str | None = None) -> MessagingSettings:
     from messaging.settings import MessagingSettings
 
     return _read(MessagingSettings, {"broker_url": broker_url})
+
+
+def dashboard_settings(listen: str | None = None, *, read_only: bool = False) -> DashboardSettings:
+    """Settings of the dashboard, with the flags that were given.
+
+    Raises:
+        CommandError: one of them is wrong.
+    """
+    from orchestrator.web.settings import DashboardSettings
+
+    return _read(DashboardSettings, {"listen": listen, "read_only": read_only or None})
 
 
 def _read(kind: type[B], flags: dict[str, Any]) -> B:

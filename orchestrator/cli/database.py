@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def opened(settings: OrchestratorSettings, *, only: str | None = None) -> AsyncGenerator[AsyncEngine]:
+async def opened(
+    settings: OrchestratorSettings, *, only: str | None = None, connections: int = 2
+) -> AsyncGenerator[AsyncEngine]:
     """Connect, check the schema, and let go at the end. No engine of sagas runs here.
 
     Args:
         settings: where it is.
         only: `messaging`, where the tables of the bus will do.
+        connections: so many at most.
 
     Raises:
         CommandError: the database cannot be reached.
@@ -31,7 +34,7 @@ async def opened(settings: OrchestratorSettings, *, only: str | None = None) -> 
     from orchestrator.sql.revisions import check_revisions
 
     refuse_missing_file(settings)
-    engine = engine_of(settings)
+    engine = engine_of(settings, connections=connections)
     try:
         try:
             async with engine.connect() as connection:
@@ -45,7 +48,7 @@ async def opened(settings: OrchestratorSettings, *, only: str | None = None) -> 
         await engine.dispose()
 
 
-def engine_of(settings: OrchestratorSettings) -> AsyncEngine:
+def engine_of(settings: OrchestratorSettings, *, connections: int = 2) -> AsyncEngine:
     """Make an engine; nothing is connected yet.
 
     Raises:
@@ -54,7 +57,7 @@ def engine_of(settings: OrchestratorSettings) -> AsyncEngine:
     from orchestrator.sql.connecting import ConnectionSettings, connect
 
     try:
-        return connect(settings.url, ConnectionSettings(pool_size=2))
+        return connect(settings.url, ConnectionSettings(pool_size=connections))
     except ModuleNotFoundError as error:
         raise CommandError(
             f"the driver {error.name} is not installed. Run: pip install 'sagasmith[postgres]'"

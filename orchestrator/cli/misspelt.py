@@ -16,10 +16,12 @@ def known_variables() -> dict[str, tuple[str, ...]]:
     """The names of all settings, by the prefix of their variables."""
     from messaging.settings import MessagingSettings
     from orchestrator.settings import OrchestratorSettings
+    from orchestrator.web.settings import DashboardSettings
 
     return {
         "MESSAGING_": tuple(f"MESSAGING_{name.upper()}" for name in MessagingSettings.model_fields),
         "ORCHESTRATOR_": tuple(f"ORCHESTRATOR_{name.upper()}" for name in OrchestratorSettings.model_fields),
+        "DASHBOARD_": tuple(f"DASHBOARD_{name.upper()}" for name in DashboardSettings.model_fields),
     }
 
 

@@ -13,6 +13,7 @@ from orchestrator.cli import (
     check,
     completing,
     contracts,
+    dashboard,
     demo,
     dlq,
     doctor,
@@ -122,6 +123,15 @@ _add(
     "saga run shop.main:app",
     "saga run shop.main:app shop.services:orders shop.services:customers",
     "saga run shop.main:app --reload --log-level debug",
+    "saga run shop.main:app --dashboard 127.0.0.1:8700",
+)
+_add(
+    "dashboard",
+    dashboard.dashboard,
+    _RUN,
+    "saga dashboard",
+    "saga dashboard --app shop.main:app --listen 127.0.0.1:8700",
+    "DASHBOARD_TOKEN=... saga dashboard --listen 0.0.0.0:8700",
 )
 _add(
     "relay",

@@ -45,6 +45,10 @@ def run(
     *,
     reload: Annotated[bool, typer.Option("--reload", help="Start again when a .py file below here changes.")] = False,
     app_dir: options.AppDir = ".",
+    dashboard: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Answer HTTP there, as saga dashboard does.", show_default=False),
+    ] = None,
     log_level: Annotated[Level, typer.Option(help="From which level on logs are shown.")] = Level.INFO,
     log_format: Annotated[Format, typer.Option(help="How a line of the log is written.")] = Format.TEXT,
     database_url: options.DatabaseUrl = None,
@@ -65,7 +69,7 @@ def run(
     parts = _loaded(targets, app_dir)
     logs.log_to_stderr(log_level.value, log_format.value)
     try:
-        _serve(parts, database_url, broker_url)
+        _serve(parts, database_url, broker_url, dashboard)
     except TopologyMissing as missing:
         raise CommandError(str(missing).replace("TARGET...", " ".join(targets))) from missing
 
@@ -76,7 +80,7 @@ def _loaded(targets: list[str], app_dir: str) -> dict[str, Target]:
     return {target: loaded(target, app_dir=app_dir) for target in targets}
 
 
-def _serve(parts: dict[str, Target], database_url: str | None, broker_url: str | None) -> None:
+def _serve(parts: dict[str, Target], database_url: str | None, broker_url: str | None, dashboard: str | None) -> None:
     from orchestrator.app import Orchestrator
     from orchestrator.cli.config import messaging_settings, orchestrator_settings
 
@@ -86,12 +90,15 @@ def _serve(parts: dict[str, Target], database_url: str | None, broker_url: str |
             part.settings = part.settings.model_copy(update={"database_url": settings.database_url})
     for target, part in parts.items():
         logging.getLogger("saga").info("%s", described(target, part, settings, messaging))
-    asyncio.run(_serve_reachable(list(parts.values()), settings, messaging))
+    asyncio.run(_serve_reachable(list(parts.values()), settings, messaging, dashboard))
 
 
-async def _serve_reachable(parts: list[Target], settings: OrchestratorSettings, messaging: MessagingSettings) -> None:
+async def _serve_reachable(
+    parts: list[Target], settings: OrchestratorSettings, messaging: MessagingSettings, dashboard: str | None
+) -> None:
     """Serve, once each database has answered: a driver's own error would not say which one did not."""
     from orchestrator.app import Orchestrator, serve
+    from orchestrator.cli.dashboard import beside
     from orchestrator.cli.database import opened
 
     for part in parts:
@@ -99,7 +106,9 @@ async def _serve_reachable(parts: list[Target], settings: OrchestratorSettings, 
         if own is not None and not own.embedded:
             async with opened(own):
                 pass
-    await serve(*parts, settings=settings, messaging=messaging)
+    app = next((part for part in parts if isinstance(part, Orchestrator)), None)
+    async with beside(dashboard, settings, messaging, app):
+        await serve(*parts, settings=settings, messaging=messaging)
 
 
 def described(target: str, part: Target, settings: OrchestratorSettings, messaging: MessagingSettings) -> str:

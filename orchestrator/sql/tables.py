@@ -13,6 +13,9 @@ saga_lock           resources that sagas hold or wait for
 saga_search         searchable fields of states
 saga_audit          what operators asked for, and what became of it
 saga_worker         processes and the definitions they know
+saga_request        what was asked over HTTP under an idempotency key, and what it became
+saga_bulk           one action on many sagas
+saga_bulk_item      one saga of those: asked, and under which signal
 saga_installation   one row: which installation this database belongs to
 """
 
@@ -39,7 +42,7 @@ from sqlalchemy import (
 from orchestrator.instance import BlockedReason, Direction, SagaStatus, StepStatus
 from orchestrator.sql.types import Id, Instant
 
-SCHEMA_REVISION: Final = "0006"
+SCHEMA_REVISION: Final = "0007"
 """The oldest revision of `migrations/versions/orchestrator` that this code works with."""
 VERSION_TABLE: Final = "saga_schema_version"
 
@@ -310,6 +313,43 @@ saga_worker = Table(
     _instant("started_at", nullable=False),
     _instant("heartbeat_at", nullable=False),
     Index("ix_saga_worker_heartbeat_at", "heartbeat_at"),
+)
+
+saga_request = Table(
+    "saga_request",
+    metadata,
+    Column("key", Text, primary_key=True),
+    _required("fingerprint"),
+    Column("result_id", Id, nullable=False),
+    _instant("created_at", nullable=False),
+    Index("ix_saga_request_created_at", "created_at"),
+)
+
+saga_bulk = Table(
+    "saga_bulk",
+    metadata,
+    Column("id", Id, primary_key=True),
+    _required("action"),
+    _required("reason"),
+    Column("by", Text, nullable=False),
+    Column("per_second", Integer, nullable=False),
+    Column("total", Integer, nullable=False),
+    _instant("created_at", nullable=False),
+    # When the next few are asked; null once all are, or it was stopped.
+    _instant("next_at"),
+    _instant("stopped_at"),
+    _partial("ix_saga_bulk_open", "next_at", where="next_at IS NOT NULL"),
+)
+
+saga_bulk_item = Table(
+    "saga_bulk_item",
+    metadata,
+    Column("bulk_id", Id, ForeignKey("saga_bulk.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("saga_id", Id, nullable=False),
+    Column("signal_id", Id),
+    _blank("error"),
+    _partial("ix_saga_bulk_item_unasked", "bulk_id", "position", where="signal_id IS NULL AND error = ''"),
 )
 
 saga_installation = Table(

@@ -18,7 +18,7 @@ from orchestrator.sql.migrate import check, downgrade, upgrade
 from orchestrator.sql.revisions import BRANCHES, Branch
 from orchestrator.sql.tables import metadata
 
-_OF_THE_SAGAS = [f"orchestrator 000{number}" for number in range(1, 7)]
+_OF_THE_SAGAS = [f"orchestrator 000{number}" for number in range(1, 8)]
 ALL = ["messaging 0001", "messaging 0002", *_OF_THE_SAGAS]
 
 

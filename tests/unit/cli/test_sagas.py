@@ -209,7 +209,7 @@ def test_why_tells_a_blocked_saga_in_a_paragraph_with_what_is_safe_to_do(working
     assert f'saga retry {saga_id} --reason "..."\n      asks the participant again with the same key' in told.out
     machine_readable = working_shell("why", saga_id, "--json").json
     assert machine_readable["saga_id"] == saga_id and machine_readable["why"].startswith("paint-wall v1")
-    assert set(machine_readable["advice"][0]) == {"do", "consequence"}
+    assert set(machine_readable["advice"][0]) == {"do", "consequence", "action"}
 
 
 def test_why_of_a_saga_nobody_knows_is_not_found(shell: Shell) -> None:

@@ -12,6 +12,7 @@ from messaging.sql.tables import messaging_metadata
 from orchestrator.cli.program import app
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.sql.tables import metadata
+from orchestrator.web import DashboardSettings
 
 ROOT = Path(__file__).parents[3]
 
@@ -22,6 +23,7 @@ def page(name: str) -> str:
 
 def test_the_page_of_settings_names_every_setting_and_no_other() -> None:
     fields = {f"MESSAGING_{name.upper()}" for name in MessagingSettings.model_fields}
+    fields |= {f"DASHBOARD_{name.upper()}" for name in DashboardSettings.model_fields}
     fields |= {f"ORCHESTRATOR_{name.upper()}" for name in OrchestratorSettings.model_fields}
 
     assert set(re.findall(r"^\| `(\w+)`", page("settings.md"), re.MULTILINE)) == fields

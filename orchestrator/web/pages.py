@@ -1,0 +1,196 @@
+"""The pages that are read; `doing` has what their forms ask for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from sqlalchemy import Connection
+
+from orchestrator.errors import UnknownSaga
+from orchestrator.evidence import read_evidence
+from orchestrator.graph_svg import svg
+from orchestrator.instance import SagaStatus
+from orchestrator.recorded import read_recorded
+from orchestrator.status import SagaFilter, answer_to, list_sagas, timeline_of
+from orchestrator.web import bulk
+from orchestrator.web.access import Reader, access_of
+from orchestrator.web.gantt import MOST_ROWS, gantt, kind_of, name_of
+from orchestrator.web.hours import chart
+from orchestrator.web.payloads import payloads_of
+from orchestrator.web.problems import Problem
+from orchestrator.web.rendering import link, render, seen_at
+from orchestrator.web.shield import PICTURE_POLICY
+from orchestrator.web.surveys import MOST_FAILURES, audits, failures, saga_names, survey
+from orchestrator.web.web import web_of
+from orchestrator.web.words import Word
+from orchestrator.why import explain
+
+_PAGE: Final = 50
+
+router = APIRouter()
+
+
+async def problem_page(request: Request, problem: Problem) -> Response:
+    """An error as a page; whoever has to sign in is sent to do so."""
+    if problem.status is HTTPStatus.UNAUTHORIZED and web_of(request).access.by_token and request.method == "GET":
+        return seen_at(request, "/login")
+    try:
+        who = access_of(request).who(request)
+    except Problem:
+        who = None
+    page = render(request, who, "problem.html", status=int(problem.status), problem=problem)
+    page.headers.update(problem.headers)
+    return page
+
+
+@router.get("/")
+async def overview(request: Request, who: Reader) -> HTMLResponse:
+    """How many are where, what is stuck, how they end."""
+    database, now = web_of(request).database, datetime.now(UTC)
+    found = await database.read(lambda c: survey(c, now=now, schema=database.schema))
+    return render(request, who, "overview.html", survey=found, chart=chart(found.hours))
+
+
+@router.get("/sagas")
+async def sagas(
+    request: Request,
+    who: Reader,
+    q: Word = "",
+    saga: Word = "",
+    status: Annotated[SagaStatus | None, Query()] = None,
+    step: Word = "",
+    after: UUID | None = None,
+) -> Response:
+    """The list; a search for an id leads to its saga."""
+    database = web_of(request).database
+    if (found := _as_id(q)) is not None:
+        return seen_at(request, f"/sagas/{found}")
+    which = SagaFilter(saga=saga or None, status=status, key=q or None, step=step or None)
+
+    def read(connection: Connection) -> dict[str, Any]:
+        rows = list_sagas(connection, which, after=after, limit=_PAGE + 1, schema=database.schema)
+        return {"rows": rows, "names": saga_names(connection, schema=database.schema)}
+
+    context = await database.read(read)
+    rows = context.pop("rows")
+    asked = {"q": q, "saga": saga, "status": status.value if status else "", "step": step}
+    older = link(request, "/sagas", **asked, after=rows[_PAGE - 1].saga_id) if len(rows) > _PAGE else ""
+    told = {"saga": saga, "status": asked["status"], "key": q, "step": step, "limit": _PAGE}
+    more: dict[str, Any] = {"older": older, "after": after, "asked": asked}
+    live = link(request, "/api/events", **told) if after is None else ""
+    here = link(request, "/sagas", **asked, after=after)
+    return render(request, who, "sagas.html", rows=rows[:_PAGE], live=live, here=here, **more, **context)
+
+
+def _as_id(text: str) -> UUID | None:
+    try:
+        return UUID(text.strip())
+    except ValueError:
+        return None
+
+
+@router.get("/sagas/{saga_id}")
+async def saga(request: Request, who: Reader, saga_id: UUID, asked: UUID | None = None) -> HTMLResponse:
+    """One saga: why it stands where it stands, what is safe to do, what it did, said and knows."""
+    web, now = web_of(request), datetime.now(UTC)
+    schema = web.database.schema
+
+    def read(connection: Connection) -> dict[str, Any]:
+        evidence = read_evidence(connection, saga_id, schema=schema)
+        recorded = read_recorded(connection, saga_id, schema=schema)
+        if evidence is None or recorded is None:
+            raise UnknownSaga(saga_id)
+        timeline = timeline_of(connection, saga_id, schema=schema)
+        answer = answer_to(connection, asked, schema=schema) if asked else None
+        return {
+            "saga": evidence.saga,
+            "evidence": evidence,
+            "recorded": recorded,
+            "timeline": timeline[:MOST_ROWS],
+            "rows": len(timeline),
+            "answer": answer,
+        }
+
+    found = await web.database.read(read)
+    row, recorded = found["saga"], found["recorded"]
+    known = web.registry is not None and web.registry.find(recorded.pin) is not None
+    explained = explain(found["evidence"], now=now)
+    drawn: dict[str, Any] = {
+        "why": explained,
+        "gantt": gantt(row, found["timeline"], recorded.history, now),
+        "payloads": payloads_of(recorded, web.registry),
+        "graph": link(request, f"/graphs/{row.saga}.svg", version=row.version) if known else "",
+        "live": "" if row.status.terminal else link(request, f"/api/sagas/{saga_id}/events"),
+        "here": link(request, f"/sagas/{saga_id}", asked=asked),
+        "kind_of": kind_of,
+        "name_of": name_of,
+    }
+    return render(request, who, "saga.html", asked=asked, **found, **drawn)
+
+
+@router.get("/graphs/{name}.svg")
+async def graph(request: Request, _: Reader, name: str, version: int = 0) -> Response:
+    """A definition's steps, as a picture."""
+    for known in web_of(request).registry or ():
+        if known.name == name and known.version == version:
+            headers = {"content-security-policy": PICTURE_POLICY}
+            return Response(svg(known), media_type="image/svg+xml", headers=headers)
+    raise Problem(HTTPStatus.NOT_FOUND, "unknown-definition", "this process does not have that definition")
+
+
+@router.get("/failures")
+async def failure_groups(request: Request, who: Reader) -> HTMLResponse:
+    """What is blocked, grouped by what went wrong."""
+    database = web_of(request).database
+    groups = await database.read(lambda c: failures(c, schema=database.schema))
+    return render(request, who, "failures.html", groups=groups, most=MOST_FAILURES)
+
+
+@router.get("/bulk")
+async def bulks(request: Request, who: Reader) -> HTMLResponse:
+    """Actions on many sagas, the newest first."""
+    web = web_of(request)
+    web.bulks.ensure()
+    found = await web.database.read(lambda c: bulk.list_bulks(c, limit=_PAGE, schema=web.database.schema))
+    return render(request, who, "bulks.html", bulks=found)
+
+
+@router.get("/bulk/{bulk_id}")
+async def one_bulk(request: Request, who: Reader, bulk_id: UUID, after: int = -1) -> HTMLResponse:
+    """One of them: how far it is, and what was refused."""
+    web = web_of(request)
+    web.bulks.ensure()
+    schema = web.database.schema
+
+    def read(connection: Connection) -> dict[str, Any]:
+        found = bulk.get_bulk(connection, bulk_id, schema)
+        page = bulk.results(connection, bulk_id, after=after, limit=_PAGE + 1, schema=schema)
+        return {"bulk": found, "results": page}
+
+    found = await web.database.read(read)
+    page = found.pop("results")
+    further = link(request, f"/bulk/{bulk_id}", after=page[_PAGE - 1].position) if len(page) > _PAGE else ""
+    here = link(request, f"/bulk/{bulk_id}", after=after if after >= 0 else None)
+    return render(request, who, "bulk.html", results=page[:_PAGE], further=further, here=here, **found)
+
+
+@router.get("/audit")
+async def audit(request: Request, who: Reader, after: UUID | None = None) -> HTMLResponse:
+    """What operators asked of which saga, and what became of it."""
+    database = web_of(request).database
+    rows = await database.read(lambda c: audits(c, after=after, limit=_PAGE + 1, schema=database.schema))
+    older = link(request, "/audit", after=rows[_PAGE - 1].id) if len(rows) > _PAGE else ""
+    return render(request, who, "audit.html", rows=rows[:_PAGE], older=older)
+
+
+@router.get("/login", response_model=None)
+async def login_page(request: Request) -> Response:
+    """Where somebody signs in with a token."""
+    if not web_of(request).access.by_token:
+        return RedirectResponse(link(request, "/"), 303)
+    return render(request, None, "login.html", wrong=False)

@@ -1,0 +1,40 @@
+"""What the routes share: the database, who may ask, and what else there is to show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from fastapi import Request
+
+from messaging.dead_letters import KeepsDeadLetters
+from orchestrator.registry import SagaRegistry
+from orchestrator.web.access import Access
+from orchestrator.web.bulk import BulkRunner
+from orchestrator.web.database import Database
+from orchestrator.web.live import Streams
+from orchestrator.web.settings import DashboardSettings
+
+Letters: TypeAlias = Callable[[], AbstractAsyncContextManager[tuple[KeepsDeadLetters, Sequence[str]]]]
+"""Opens what keeps dead letters, with the queues to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """One application's parts."""
+
+    database: Database
+    access: Access
+    settings: DashboardSettings
+    bulks: BulkRunner
+    registry: SagaRegistry | None = None
+    letters: Letters | None = None
+    streams: Streams = field(default_factory=Streams)
+
+
+def web_of(request: Request) -> Web:
+    """The parts of the application that answers this request."""
+    web: Web = request.app.state.web
+    return web
