@@ -9,8 +9,8 @@ where this is Debian and we are root. What remains missing is said plainly; with
     SAGASMITH_TEST_AMQP_URL, SAGASMITH_TEST_POSTGRES_URL, SAGASMITH_TEST_REDIS_URL   use this one
     SAGASMITH_TEST_PRIVATE=1   do not look at the usual ports: start private ones
 
-The command finds the addresses in the same variables. Node needs nothing here: it comes with the environment, see
-`tests.support.node`.
+The command finds the addresses in the same variables. Chromium is installed in the same way, see
+`tests.support.chromium`. Node needs nothing here: it comes with the environment, see `tests.support.node`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
-from tests.support import debian
+from tests.support import chromium, debian
 from tests.support.private import (
     NotInstalled,
     PrivatePostgres,
@@ -181,7 +181,27 @@ def provided() -> Iterator[list[str]]:
                 started.callback(located.server.stop)
             os.environ[service.variable] = located.url
             _say(f"{service.title:<10} {_without_password(located.url)} ({located.origin})")
+        missing += _missing_browser()
         yield missing
+
+
+def _missing_browser() -> list[str]:
+    """Install Chromium if it is not there and that may be done; what is missing then, one sentence."""
+    try:
+        if not _has_browser():
+            _install_programs()
+        _say(f"{'Chromium':<10} {chromium.chromium_program()}")
+    except (chromium.BrowserMissing, debian.InstallFailed) as error:
+        return [str(error)]
+    return []
+
+
+def _has_browser() -> bool:
+    try:
+        chromium.chromium_program()
+    except chromium.BrowserMissing:
+        return False
+    return True
 
 
 def _located_or_installed(service: Service) -> Located:
@@ -198,8 +218,9 @@ def _located_or_installed(service: Service) -> Located:
 
 
 def _install_programs() -> None:
-    """Install the services' programs that are not there, where that may be done."""
+    """Install the programs that are not there, where that may be done."""
     packages = [service.debian_package for service in SERVICES if not _is_installed(service)]
+    packages += [] if _has_browser() else chromium.DEBIAN_PACKAGES
     if packages and debian.can_install():
         _say(f"installing {', '.join(packages)} from Debian, without starting them as system services")
         debian.install(packages)

@@ -1,0 +1,221 @@
+"""The dashboard in a real browser: live, searched, by keyboard alone, in the dark, on a phone, for everyone.
+
+Screenshots go to the folder that SAGASMITH_SCREENSHOTS names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from sqlalchemy import create_engine
+
+from orchestrator import BlockingSagaClient, SagaStatus
+from orchestrator.sql.migrate import upgrade
+from orchestrator.status import SagaRow
+from tests.support.browser import launched, serious_faults
+from tests.support.chromium import BrowserMissing, chromium_program
+from tests.support.dashboard import dashboard_served
+from tests.support.services import in_ci
+from tests.unit.cli import walls
+
+MANY = 120
+PHONE = {"width": 390, "height": 844}
+DESK = {"width": 1280, "height": 900}
+
+
+@dataclass
+class Shop:
+    """A dashboard with an engine beside it, and a client that does things behind its back."""
+
+    address: str
+    client: BlockingSagaClient
+
+    def start(self, ends: str, *keys: str) -> list[UUID]:
+        """Start sagas that end so, and wait until they have come to where they stay."""
+        state = walls.Wall.model_validate({"name": "north", "ends": ends})
+        ids = [self.client.start(walls.PaintWallSaga, state, key=key).id for key in keys]
+        until = time.monotonic() + 60
+        for saga_id in ids:
+            while not _rests(self.client.get(saga_id), ends):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+        return ids
+
+
+def _rests(row: SagaRow, ends: str) -> bool:
+    return row.status is not SagaStatus.RUNNING or (ends == "waiting" and row.current_step == "Drying")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    try:
+        chromium_program()
+    except BrowserMissing as missing:
+        pytest.fail(str(missing)) if in_ci() else pytest.skip(str(missing))
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    folder = tmp_path_factory.mktemp("dashboard")
+    url = f"sqlite+aiosqlite:///{folder / 'saga.db'}"
+    upgrade(url)
+    walls.ladder_is_back.clear()
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with dashboard_served(url, walls.app, walls.painter, bulk_per_second=200) as address:
+            engine = create_engine(url.replace("+aiosqlite", ""), connect_args={"timeout": 20})
+            yield Shop(address, BlockingSagaClient(engine))
+            engine.dispose()
+    finally:
+        os.chdir(before)
+
+
+@contextmanager
+def looking(browser: Browser, shop: Shop, **more: Any) -> Iterator[Page]:
+    """A page that must not complain: no script error, nothing that the content policy stops."""
+    context = browser.new_context(base_url=shop.address, **{"viewport": DESK, **more})
+    page, complaints = context.new_page(), list[str]()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    page.set_default_timeout(15_000)
+    try:
+        yield page
+    finally:
+        context.close()
+    assert complaints == []
+
+
+def shoot(page: Page, name: str) -> None:
+    if folder := os.environ.get("SAGASMITH_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def tab_to(page: Page, words: str) -> None:
+    """Press Tab until what is so named has the focus."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        named = "(e => (e.getAttribute('aria-label') || e.innerText || e.name || '').trim())(document.activeElement)"
+        if page.evaluate(named).startswith(words):
+            return
+    pytest.fail(f"Tab never comes to {words!r}")
+
+
+def test_what_happens_is_seen_without_loading_again(browser: Browser, shop: Shop) -> None:
+    with looking(browser, shop) as page:
+        page.goto("/sagas")
+        page.evaluate("() => { window.sameDocument = true }")
+        (waiting,) = shop.start("waiting", "live-1")
+        expect(page.get_by_role("row").filter(has_text="live-1")).to_contain_text("event paint-dried")
+
+        page.get_by_role("link", name="paint-wall").first.click()
+        expect(page.locator("h1")).to_contain_text("running")
+        page.evaluate("() => { window.sameDocument = true }")
+        shop.client.cancel(waiting, reason="too wet")
+
+        expect(page.locator("h1")).to_contain_text("compensated")
+        expect(page.locator("#notes")).to_contain_text("too wet")
+        expect(page.locator("#timeline rect.bar.undo[x]")).to_have_count(1)
+        assert page.evaluate("() => window.sameDocument")
+
+
+def test_a_form_that_somebody_fills_in_is_not_taken_away(browser: Browser, shop: Shop) -> None:
+    (waiting,) = shop.start("waiting", "form-1")
+    with looking(browser, shop) as page:
+        page.goto(f"/sagas/{waiting}")
+        page.locator("summary", has_text="Cancel").click()
+        page.get_by_label("Reason").first.fill("half a rea")
+        shop.client.pause(waiting, reason="closed")
+
+        expect(page.locator("h1")).to_contain_text("paused")
+        expect(page.get_by_text("The saga has changed meanwhile")).to_be_visible()
+        expect(page.get_by_label("Reason").first).to_have_value("half a rea")
+
+
+def test_many_are_retried_at_once_with_the_keyboard_alone(browser: Browser, shop: Shop) -> None:
+    blocked = shop.start("blocked", *(f"many-{number}" for number in range(MANY)))
+    walls.ladder_is_back.set()
+    with looking(browser, shop) as page:
+        page.goto("/")
+        tab_to(page, "Failures")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/failures")
+        tab_to(page, f"Act on all {MANY}")
+        page.keyboard.press("Enter")
+        tab_to(page, "reason")
+        page.keyboard.type("the ladder is back")
+        page.keyboard.press("Enter")
+
+        page.wait_for_url("**/bulk/*")
+        expect(page.locator("#bulk")).to_contain_text(f"Retry of {MANY} sagas")
+        expect(page.locator("#bulk")).to_contain_text("ended")
+        assert page.locator("progress").get_attribute("value") == str(MANY)
+        shoot(page, "bulk")
+
+        page.keyboard.press("/")
+        page.keyboard.type("many-7")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/sagas?q=many-7")
+        expect(page.locator("#rows tbody tr")).to_have_count(1)
+        tab_to(page, "paint-wall")
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"**/sagas/{blocked[7]}")
+        expect(page.locator("#notes")).to_contain_text("the ladder is back")
+
+
+def test_without_scripts_everything_else_works(browser: Browser, shop: Shop) -> None:
+    (waiting,) = shop.start("waiting", "plain-1")
+    with looking(browser, shop, java_script_enabled=False) as page:
+        page.goto("/sagas")
+        page.get_by_label("Status").select_option("running")
+        page.get_by_role("button", name="Show").click()
+        page.get_by_role("row").filter(has_text="plain-1").get_by_role("link").click()
+        page.locator("summary", has_text="Abandon").click()
+        page.get_by_label("Reason").last.fill("settled by hand")
+        page.get_by_role("button", name="Abandon this saga").click()
+
+        expect(page.get_by_text("✓ abandon: running → abandoned")).to_be_visible()
+    assert shop.client.get(waiting).status is SagaStatus.ABANDONED
+
+
+@pytest.mark.parametrize(("scheme", "size"), [("light", DESK), ("dark", PHONE)], ids=["light-desk", "dark-phone"])
+def test_no_page_shuts_anybody_out(browser: Browser, shop: Shop, scheme: str, size: dict[str, int]) -> None:
+    walls.ladder_is_back.clear()
+    (blocked,) = shop.start("blocked", f"axe-{scheme}")
+    (undone,) = shop.start("refused", f"undone-{scheme}")
+    with looking(browser, shop, color_scheme=scheme, viewport=size) as page:
+        faults: dict[str, Any] = {}
+        pages = {
+            "overview": "/",
+            "list": "/sagas?status=blocked",
+            "blocked": f"/sagas/{blocked}",
+            "undone": f"/sagas/{undone}",
+            "failures": "/failures",
+            "bulks": "/bulk",
+            "audit": "/audit",
+        }
+        for name, path in pages.items():
+            page.goto(path)
+            page.evaluate("() => document.querySelectorAll('details').forEach(one => { one.open = true })")
+            if found := serious_faults(page):
+                faults[name] = found
+            wide = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
+            assert wide <= 0, f"{name} is {wide} pixels too wide"
+            shoot(page, f"{name}-{scheme}-{size['width']}")
+        dark = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+
+    assert faults == {}
+    numbers = [int(number) for number in re.findall(r"\d+", dark)[:3]]
+    assert (max(numbers) < 60) if scheme == "dark" else (min(numbers) > 200)
