@@ -49,6 +49,8 @@ router = APIRouter(prefix=API, responses=_WRONG, dependencies=[Depends(reading)]
 
 SagaId: TypeAlias = Annotated[UUID, Path(description="The saga's id")]
 Limit: TypeAlias = Annotated[int, Query(ge=1, le=MOST, description="At most so many")]
+Seen: TypeAlias = Annotated[Key, Query(description="The `id` of an event that need not be told again")]
+LastEvent: TypeAlias = Annotated[Key, Header(description="The same, as an EventSource says it when it comes back")]
 After: TypeAlias = Annotated[UUID | None, Query(description="`next` of the page before")]
 
 
@@ -123,10 +125,12 @@ async def sagas(request: Request, which: Filters, after: After = None, limit: Li
 
 
 @router.get("/events", response_class=StreamingResponse, responses={200: {"content": {MEDIA_TYPE: {}}}})
-async def events(request: Request, which: Filters, limit: Limit = 50) -> StreamingResponse:
+async def events(
+    request: Request, which: Filters, limit: Limit = 50, seen: Seen = "", last_event_id: LastEvent = ""
+) -> StreamingResponse:
     """Follow the first page of a list: an event `sagas` with its rows, now and after each change."""
     web = web_of(request)
-    return await streamed(web.streams, look_at_list(web.database, which, limit))
+    return await streamed(web.streams, look_at_list(web.database, which, limit), last_event_id or seen)
 
 
 @router.get("/sagas/{saga_id}")
@@ -140,10 +144,12 @@ async def saga(request: Request, saga_id: SagaId) -> SagaRow:
 
 
 @router.get("/sagas/{saga_id}/events", response_class=StreamingResponse, responses={200: {"content": {MEDIA_TYPE: {}}}})
-async def saga_events(request: Request, saga_id: SagaId) -> StreamingResponse:
+async def saga_events(
+    request: Request, saga_id: SagaId, seen: Seen = "", last_event_id: LastEvent = ""
+) -> StreamingResponse:
     """Follow one saga: an event `saga` with its row, now and after each change; `end` when it has ended."""
     web = web_of(request)
-    return await streamed(web.streams, look_at_saga(web.database, saga_id))
+    return await streamed(web.streams, look_at_saga(web.database, saga_id), last_event_id or seen)
 
 
 @router.get("/sagas/{saga_id}/timeline")

@@ -7,6 +7,7 @@ client that is cut off comes back by itself.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
@@ -35,6 +36,7 @@ LOOK_EVERY_SECONDS: Final = 0.5
 LONGEST_SECONDS: Final = 600.0
 MOST_STREAMS: Final = 100
 _SIGN_OF_LIFE_SECONDS: Final = 15.0
+_SIGN_OF_LIFE: Final = ": still here\n\n"
 MEDIA_TYPE: Final = "text/event-stream"
 
 Look: TypeAlias = Callable[[], Awaitable["Seen"]]
@@ -45,8 +47,8 @@ class Seen:
     """What a stream saw at one look: the event it is told as, and whether it is the last."""
 
     event: str
-    state: Any
-    """Compared with the last look."""
+    mark: str
+    """Another one after each change; the event's id, by which a client that comes back says what it has seen."""
     data: Any
     last: bool = False
 
@@ -77,61 +79,67 @@ class Streams:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "too-many-streams", text, {"retry-after": "10"})
 
 
-async def streamed(streams: Streams, look: Look) -> StreamingResponse:
+async def streamed(streams: Streams, look: Look, known: str = "") -> StreamingResponse:
     """Answer with a stream; what is wrong at the first look is still an error of HTTP.
+
+    Args:
+        streams: counts it.
+        look: at what.
+        known: the mark of what the client has seen; only what differs from that is told.
 
     Raises:
         Problem: too many streams are open.
     """
     streams.refuse_more()
     first = await look()
-    return StreamingResponse(_events(streams, look, first), media_type=MEDIA_TYPE)
+    return StreamingResponse(_events(streams, look, first, known), media_type=MEDIA_TYPE)
 
 
-async def _events(streams: Streams, look: Look, seen: Seen) -> AsyncGenerator[str]:
+async def _events(streams: Streams, look: Look, seen: Seen, known: str) -> AsyncGenerator[str]:
     with streams.one():
         ends = told = time.monotonic()
         ends += LONGEST_SECONDS
-        yield _event(seen.event, seen.data)
+        yield _event(seen) if seen.mark != known else _SIGN_OF_LIFE
         while not seen.last and time.monotonic() < ends:
             await asyncio.sleep(LOOK_EVERY_SECONDS)
             try:
                 now = await look()
             except (SQLAlchemyError, OSError, UnknownSaga):
                 return  # the client comes back, and is told what is wrong
-            if now.state != seen.state:
-                yield _event(now.event, now.data)
+            if now.mark != seen.mark:
+                yield _event(now)
                 told = time.monotonic()
             elif time.monotonic() - told > _SIGN_OF_LIFE_SECONDS:
-                yield ": still here\n\n"
+                yield _SIGN_OF_LIFE
                 told = time.monotonic()
             seen = now
         if seen.last:
-            yield _event("end", {})
+            yield "event: end\ndata: {}\n\n"
 
 
-def _event(name: str, data: Any) -> str:
-    return f"event: {name}\ndata: {json.dumps(jsonable_encoder(data))}\n\n"
+def _event(seen: Seen) -> str:
+    return f"event: {seen.event}\nid: {seen.mark}\ndata: {json.dumps(jsonable_encoder(seen.data))}\n\n"
 
 
 def look_at_saga(database: Database, saga_id: UUID) -> Look:
     """Looks at one saga, and is done when it has ended."""
 
     def read(connection: Connection) -> Seen:
+        mark = mark_of_saga(connection, saga_id, database.schema)
         row = get_saga(connection, saga_id, schema=database.schema)
         if row is None:
             raise UnknownSaga(saga_id)
-        return Seen("saga", _marks(connection, saga_id, database.schema), row, row.status.terminal)
+        return Seen("saga", mark, row, row.status.terminal)
 
     return lambda: database.read(read)
 
 
-def _marks(connection: Connection, saga_id: UUID, schema: str | None) -> Sequence[Any]:
-    """What rises whenever something of a saga changes."""
+def mark_of_saga(connection: Connection, saga_id: UUID, schema: str | None) -> str:
+    """Another text after each change of a saga."""
     saga, step = in_schema(saga_instance, schema).c, in_schema(saga_step, schema).c
     revision = connection.scalar(select(saga.revision).where(saga.id == saga_id))
     of_steps = select(func.max(step.updated_at), func.count(step.sent_at)).where(step.saga_id == saga_id)
-    return [revision, *connection.execute(of_steps).one()]
+    return _mark([revision, *connection.execute(of_steps).one()])
 
 
 def look_at_list(database: Database, which: SagaFilter, limit: int) -> Look:
@@ -139,6 +147,15 @@ def look_at_list(database: Database, which: SagaFilter, limit: int) -> Look:
 
     def read(connection: Connection) -> Seen:
         rows: list[SagaRow] = list_sagas(connection, which, limit=limit, schema=database.schema)
-        return Seen("sagas", [(row.saga_id, row.updated_at, row.status) for row in rows], rows)
+        return Seen("sagas", mark_of_list(rows), rows)
 
     return lambda: database.read(read)
+
+
+def mark_of_list(rows: Sequence[SagaRow]) -> str:
+    """Another text after each change of a list."""
+    return _mark([(row.saga_id, row.updated_at, row.status) for row in rows])
+
+
+def _mark(state: object) -> str:
+    return hashlib.sha256(repr(state).encode()).hexdigest()[:16]

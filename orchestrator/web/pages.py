@@ -21,6 +21,7 @@ from orchestrator.web import bulk
 from orchestrator.web.access import Reader, access_of
 from orchestrator.web.gantt import MOST_ROWS, gantt, kind_of, name_of
 from orchestrator.web.hours import chart
+from orchestrator.web.live import mark_of_list, mark_of_saga
 from orchestrator.web.payloads import payloads_of
 from orchestrator.web.problems import Problem
 from orchestrator.web.rendering import link, render, seen_at
@@ -80,7 +81,8 @@ async def sagas(
     rows = context.pop("rows")
     asked = {"q": q, "saga": saga, "status": status.value if status else "", "step": step}
     older = link(request, "/sagas", **asked, after=rows[_PAGE - 1].saga_id) if len(rows) > _PAGE else ""
-    told = {"saga": saga, "status": asked["status"], "key": q, "step": step, "limit": _PAGE}
+    told: dict[str, object] = {"saga": saga, "status": asked["status"], "key": q, "step": step, "limit": _PAGE}
+    told["seen"] = mark_of_list(rows[:_PAGE])
     more: dict[str, Any] = {"older": older, "after": after, "asked": asked}
     live = link(request, "/api/events", **told) if after is None else ""
     here = link(request, "/sagas", **asked, after=after)
@@ -101,6 +103,7 @@ async def saga(request: Request, who: Reader, saga_id: UUID, asked: UUID | None 
     schema = web.database.schema
 
     def read(connection: Connection) -> dict[str, Any]:
+        mark = mark_of_saga(connection, saga_id, schema)  # first, so that what changes meanwhile is told again
         evidence = read_evidence(connection, saga_id, schema=schema)
         recorded = read_recorded(connection, saga_id, schema=schema)
         if evidence is None or recorded is None:
@@ -108,6 +111,7 @@ async def saga(request: Request, who: Reader, saga_id: UUID, asked: UUID | None 
         timeline = timeline_of(connection, saga_id, schema=schema)
         answer = answer_to(connection, asked, schema=schema) if asked else None
         return {
+            "mark": mark,
             "saga": evidence.saga,
             "evidence": evidence,
             "recorded": recorded,
@@ -125,7 +129,7 @@ async def saga(request: Request, who: Reader, saga_id: UUID, asked: UUID | None 
         "gantt": gantt(row, found["timeline"], recorded.history, now),
         "payloads": payloads_of(recorded, web.registry),
         "graph": link(request, f"/graphs/{row.saga}.svg", version=row.version) if known else "",
-        "live": "" if row.status.terminal else link(request, f"/api/sagas/{saga_id}/events"),
+        "live": "" if row.status.terminal else link(request, f"/api/sagas/{saga_id}/events", seen=found["mark"]),
         "here": link(request, f"/sagas/{saga_id}", asked=asked),
         "kind_of": kind_of,
         "name_of": name_of,

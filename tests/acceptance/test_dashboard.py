@@ -29,6 +29,7 @@ from tests.support.services import in_ci
 from tests.unit.cli import walls
 
 MANY = 120
+expect.set_options(timeout=20_000)
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
 
