@@ -18,6 +18,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Annotated, Final, TypeAlias
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from pydantic import SecretStr
@@ -109,7 +110,7 @@ class Access:
         role = self._role_of(token)
         if role is None:
             return None
-        shown = base64.urlsafe_b64encode((name.strip()[:_LONGEST_NAME] or role.value).encode()).decode()
+        shown = base64.urlsafe_b64encode((_name(name) or role.value).encode()).decode()
         content = f"{role.value}:{int(time.time()) + SESSION_SECONDS}:{shown}"
         return f"{content}:{self._signed(content)}"
 
@@ -124,7 +125,7 @@ class Access:
 
     def _by_proxy(self, request: Request) -> Who | None:
         header = self._settings.proxy_user_header
-        name = request.headers.get(header, "").strip()[:_LONGEST_NAME] if header else ""
+        name = _name(request.headers.get(header, "")) if header else ""
         if not name or not self._from_proxy(request):
             return None
         operators = self._settings.operators
@@ -152,10 +153,9 @@ class Access:
 
         A page from elsewhere whose name was made to lead here asks for another host than this one.
         """
-        asked = request.url.hostname or ""
         if not self._settings.open or not is_loopback(request.client.host if request.client else ""):
             return None
-        return Who(_user(), Role.OPERATOR, ambient=True) if is_loopback(asked) else None
+        return Who(_user(), Role.OPERATOR, ambient=True) if is_loopback(_asked_for(request)) else None
 
     def _role_of(self, token: str) -> Role | None:
         if _same(token, self._settings.token):
@@ -183,6 +183,19 @@ def _key_of(settings: DashboardSettings) -> bytes:
 
 def _same(given: str, token: SecretStr | None) -> bool:
     return token is not None and hmac.compare_digest(given.encode(), token.get_secret_value().encode())
+
+
+def _asked_for(request: Request) -> str:
+    """The host that somebody asked for, without its port; empty if it is none."""
+    try:
+        return urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _name(text: str) -> str:
+    """A name as it may be stored and shown."""
+    return "".join(one for one in text if one.isprintable()).strip()[:_LONGEST_NAME]
 
 
 def _user() -> str:

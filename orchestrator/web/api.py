@@ -90,7 +90,7 @@ class Answer(BaseModel):
     """What became of it."""
 
     id: UUID = Field(description="Of the request; `GET /api/actions/ID` tells what became of it")
-    saga_id: UUID | None
+    saga_id: UUID
     state: Annotated[str, Field(pattern="^(done|refused|asked)$", description="`asked`: no engine has answered yet")]
     before: str = ""
     after: str = ""
@@ -221,11 +221,12 @@ async def act(
 
 @router.get("/actions/{action_id}")
 async def action(request: Request, action_id: UUID) -> Answer:
-    """Tell what became of something that was asked; `asked` also where nothing has this id."""
+    """Tell what became of something that was asked."""
     database = web_of(request).database
     row = await database.read(lambda c: answer_to(c, action_id, schema=database.schema))
     if row is None:
-        return Answer(id=action_id, saga_id=None, state="asked")
+        saga_id = await database.read(lambda c: asking.asked_of(c, action_id, database.schema))
+        return Answer(id=action_id, saga_id=saga_id, state="asked")
     state = "refused" if row.refused else "done"
     told = {"before": row.before, "after": row.after, "refused": row.refused}
     return Answer(id=action_id, saga_id=row.saga_id, state=state, **told)

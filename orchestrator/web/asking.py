@@ -17,9 +17,9 @@ from sqlalchemy.exc import IntegrityError
 
 from orchestrator.bulk import FIRST_LOOK, SLOWEST_LOOK, ActionWord, action
 from orchestrator.errors import ActionRefused, UnknownSaga
-from orchestrator.signal_codec import signal_to_row
+from orchestrator.signal_codec import ACTIONS, signal_to_row
 from orchestrator.sql.client_statements import ask
-from orchestrator.sql.tables import in_schema, saga_request
+from orchestrator.sql.tables import in_schema, saga_request, saga_signal
 from orchestrator.status import AuditRow, answer_to
 from orchestrator.web.database import Database
 from orchestrator.web.problems import Problem
@@ -87,6 +87,20 @@ async def ask_once(database: Database, saga_id: UUID, wish: Wish, key: str) -> U
         return await database.write(work)
     except IntegrityError:  # two at once under one key: the other was first
         return await database.write(work)
+
+
+def asked_of(connection: Connection, signal_id: UUID, schema: str | None) -> UUID:
+    """Of which saga something was asked.
+
+    Raises:
+        Problem: nothing was, under this id.
+    """
+    signal = in_schema(saga_signal, schema)
+    asked = select(signal.c.saga_id).where(signal.c.id == signal_id, signal.c.kind.in_(ACTIONS))
+    saga_id: UUID | None = connection.scalar(asked)
+    if saga_id is None:
+        raise Problem(HTTPStatus.NOT_FOUND, "unknown-action", f"nothing was asked under the id {signal_id}")
+    return saga_id
 
 
 def result_of(connection: Connection, once: Once, schema: str | None) -> UUID | None:

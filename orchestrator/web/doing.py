@@ -138,7 +138,7 @@ async def sign_out(request: Request, who: Reader) -> Response:
 def _is_https(request: Request) -> bool:
     """Whether the browser came by TLS, here or at a proxy before us; claiming so only hurts who claims it."""
     origin = request.headers.get("origin", "")
-    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"), urlsplit(origin).scheme)
+    return "https" in (request.scope["scheme"], request.headers.get("x-forwarded-proto"), urlsplit(origin).scheme)
 
 
 def _read(kind: type[B], fields: dict[str, Any]) -> B:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
@@ -63,7 +63,7 @@ async def sagas(
     who: Reader,
     q: Word = "",
     saga: Word = "",
-    status: Annotated[SagaStatus | None, Query()] = None,
+    status: SagaStatus | Literal[""] = "",
     step: Word = "",
     after: UUID | None = None,
 ) -> Response:
@@ -71,7 +71,7 @@ async def sagas(
     database = web_of(request).database
     if (found := _as_id(q)) is not None:
         return seen_at(request, f"/sagas/{found}")
-    which = SagaFilter(saga=saga or None, status=status, key=q or None, step=step or None)
+    which = SagaFilter(saga=saga or None, status=status or None, key=q or None, step=step or None)
 
     def read(connection: Connection) -> dict[str, Any]:
         rows = list_sagas(connection, which, after=after, limit=_PAGE + 1, schema=database.schema)
@@ -79,7 +79,7 @@ async def sagas(
 
     context = await database.read(read)
     rows = context.pop("rows")
-    asked = {"q": q, "saga": saga, "status": status.value if status else "", "step": step}
+    asked = {"q": q, "saga": saga, "status": str(status), "step": step}
     older = link(request, "/sagas", **asked, after=rows[_PAGE - 1].saga_id) if len(rows) > _PAGE else ""
     told: dict[str, object] = {"saga": saga, "status": asked["status"], "key": q, "step": step, "limit": _PAGE}
     told["seen"] = mark_of_list(rows[:_PAGE])
@@ -165,7 +165,9 @@ async def bulks(request: Request, who: Reader) -> HTMLResponse:
 
 
 @router.get("/bulk/{bulk_id}")
-async def one_bulk(request: Request, who: Reader, bulk_id: UUID, after: int = -1) -> HTMLResponse:
+async def one_bulk(
+    request: Request, who: Reader, bulk_id: UUID, after: Annotated[int, Query(ge=-1, le=1_000_000)] = -1
+) -> HTMLResponse:
     """One of them: how far it is, and what was refused."""
     web = web_of(request)
     web.bulks.ensure()

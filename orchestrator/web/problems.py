@@ -14,11 +14,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from messaging.errors import TransportError, UnknownQueue
 from orchestrator.errors import ActionRefused, SchemaMismatch, UnknownDefinition, UnknownSaga
+from orchestrator.web.shield import HEADERS
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ def problem_of(error: Exception) -> Problem:
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "broker-away", f"the broker cannot be reached: {error}")
         case SchemaMismatch():
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "schema", str(error))
-        case SQLAlchemyError() | OSError():
+        case OperationalError() | InterfaceError() | PoolTimeout() | DisconnectionError() | OSError():
             logger.warning("The database did not answer: %s", error)
             text = "the database did not answer. Is it running? See: saga doctor"
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "database-away", text, {"retry-after": "2"})
@@ -97,13 +99,19 @@ def answer_problems(app: FastAPI, page: Shows) -> None:
 
     async def handle(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
-        if not path_of(request).startswith((API, "/livez", "/readyz", "/metrics")):
-            return await page(request, problem)
-        return JSONResponse(problem.body.model_dump(), int(problem.status), problem.headers, media_type=MEDIA_TYPE)
+        if path_of(request).startswith((API, "/livez", "/readyz", "/metrics")):
+            told = problem.body.model_dump()
+            answer: Response = JSONResponse(told, int(problem.status), problem.headers, media_type=MEDIA_TYPE)
+        else:
+            answer = await page(request, problem)
+        for name, value in HEADERS.items():  # what is unexpected is answered outside of the shield
+            answer.headers.setdefault(name, value)
+        return answer
 
     kinds: tuple[type[Exception], ...] = (
         *(Problem, UnknownSaga, UnknownDefinition, ActionRefused, RequestValidationError, HTTPException),
-        *(TransportError, SchemaMismatch, SQLAlchemyError, OSError, Exception),
+        *(TransportError, UnknownQueue, SchemaMismatch, OperationalError, InterfaceError, PoolTimeout),
+        *(DisconnectionError, OSError, Exception),
     )
     for kind in kinds:
         app.add_exception_handler(kind, handle)
@@ -112,7 +120,8 @@ def answer_problems(app: FastAPI, page: Shows) -> None:
 def path_of(request: Request) -> str:
     """The path below where the application is mounted."""
     root: str = request.scope.get("root_path", "")
-    return request.url.path.removeprefix(root)
+    path: str = request.scope["path"]
+    return path.removeprefix(root)
 
 
 def _told(error: RequestValidationError) -> str:

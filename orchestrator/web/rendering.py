@@ -18,7 +18,7 @@ from orchestrator import words
 from orchestrator.instance import SagaStatus
 from orchestrator.web.access import Role, Who, access_of, reading
 from orchestrator.web.gantt import PATTERNS
-from orchestrator.web.problems import Problem
+from orchestrator.web.problems import Problem, path_of
 from orchestrator.web.web import web_of
 from orchestrator.web.words import Action
 
@@ -80,7 +80,7 @@ def render(request: Request, who: Who | None, template: str, *, status: int = 20
     web = web_of(request)
     context = {
         "base": base_of(request),
-        "path": request.url.path.removeprefix(base_of(request)),
+        "path": path_of(request),
         "who": who,
         "may_act": who is not None and who.role is Role.OPERATOR,
         "csrf": access_of(request).csrf_token(who) if who else "",

@@ -18,6 +18,8 @@ from orchestrator.web.settings import DashboardSettings
 logger = logging.getLogger(__name__)
 
 _LONGEST_GOODBYE_SECONDS: Final = 2
+_MOST_AT_ONCE: Final = 500
+"""Requests; who comes then is told 503."""
 
 
 class _Server(uvicorn.Server):
@@ -43,6 +45,7 @@ async def served(app: FastAPI, settings: DashboardSettings) -> AsyncGenerator[st
         log_level="warning",
         proxy_headers=False,  # whom to believe is said by DASHBOARD_PROXY_ADDRESSES
         server_header=False,
+        limit_concurrency=_MOST_AT_ONCE,
         timeout_graceful_shutdown=_LONGEST_GOODBYE_SECONDS,
     )
     server = _Server(config)

@@ -17,7 +17,7 @@ POLICY: Final = "; ".join(
 )
 PICTURE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 """Of an SVG that brings its own style and is shown as an image."""
-_HEADERS: Final = {
+HEADERS: Final = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -72,6 +72,6 @@ def _too_large() -> HTTPException:
 
 def _add_headers(message: Message) -> None:
     headers = MutableHeaders(raw=message["headers"])
-    for name, value in _HEADERS.items():
+    for name, value in HEADERS.items():
         headers.setdefault(name, value)
     message["headers"] = headers.raw

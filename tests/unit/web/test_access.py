@@ -133,6 +133,7 @@ async def test_a_made_up_cookie_opens_nothing(url: str, cookie: str) -> None:
         (("127.0.0.1", 1), "127.0.0.1:8700", 200),
         (("::1", 1), "[::1]:8700", 200),
         (("127.0.0.1", 1), "elsewhere.example", 403),
+        (("127.0.0.1", 1), "localhost.elsewhere.example", 403),
         (("192.0.2.7", 1), "localhost", 403),
     ],
 )
@@ -161,6 +162,34 @@ async def test_a_proxy_is_believed_from_its_own_address_only(
 
     assert (answer.json().get("user"), answer.json().get("role")) == (user, role)
     assert answer.status_code == (200 if user else 401)
+
+
+@pytest.mark.parametrize("host", ["[", "", "a b", "localhost@elsewhere.example", "127.0.0.1.elsewhere.example"])
+async def test_a_host_that_is_none_of_ours_or_no_host_at_all_is_not_answered(site: Site, host: str) -> None:
+    for path in ("/", "/api/sagas"):
+        assert (await site.http.get(path, headers={"host": host})).status_code == 403
+
+
+async def test_a_name_is_kept_without_what_no_database_takes(url: str) -> None:
+    async with opened(url, token=TOKEN) as site:
+        await site.http.post("/login", data={"token": TOKEN, "name": " Ann\0\n" + "x" * 500})
+        user = (await site.http.get("/api/session")).json()["user"]
+
+    assert user.startswith("Annx") and len(user) == 100
+
+
+async def test_what_is_unexpected_is_told_without_details_and_keeps_to_itself(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("a-secret-of-ours")
+
+    monkeypatch.setattr("orchestrator.web.api.list_sagas", broken)
+    monkeypatch.setattr("orchestrator.web.pages.list_sagas", broken)
+    for path in ("/sagas", "/api/sagas"):
+        answer = await site.http.get(path)
+        assert answer.status_code == 500 and "a-secret-of-ours" not in answer.text
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
 async def test_read_only_is_so_for_everybody(url: str) -> None:

@@ -118,6 +118,7 @@ async def test_what_no_engine_answers_is_accepted_and_can_be_asked_after(site: S
 
     assert (answer.status_code, answer.json()["state"]) == (202, "asked")
     assert (await site.http.get(answer.headers["location"])).json()["state"] == "asked"
+    assert (await site.http.get(f"/api/actions/{uuid4()}")).status_code == 404
 
 
 async def test_a_request_repeated_under_its_key_asks_once(site: Site) -> None:
