@@ -31,10 +31,11 @@ from orchestrator.status import (
 from orchestrator.web import asking
 from orchestrator.web.access import Operator, Reader, Role, access_of, reading
 from orchestrator.web.live import MEDIA_TYPE, look_at_list, look_at_saga, streamed
+from orchestrator.web.overview import overview_of
 from orchestrator.web.payloads import Payloads, payloads_of
 from orchestrator.web.problems import API, ProblemBody
 from orchestrator.web.problems import MEDIA_TYPE as PROBLEM
-from orchestrator.web.surveys import FailureGroup, Survey, audits, failures, survey
+from orchestrator.web.surveys import FailureGroup, Survey, audits, failures
 from orchestrator.web.web import web_of
 from orchestrator.web.words import Action, Key, Reason, Word, storable
 from orchestrator.why import Explanation, explain
@@ -235,8 +236,7 @@ async def action(request: Request, action_id: UUID) -> Answer:
 @router.get("/overview")
 async def overview(request: Request) -> Survey:
     """Tell how many are where, which are stuck, and how many ended in each of the last 24 hours."""
-    database = web_of(request).database
-    return await database.read(lambda c: survey(c, now=datetime.now(UTC), schema=database.schema))
+    return await overview_of(web_of(request))
 
 
 @router.get("/failures")

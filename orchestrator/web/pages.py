@@ -22,11 +22,12 @@ from orchestrator.web.access import Reader, access_of
 from orchestrator.web.gantt import MOST_ROWS, gantt, kind_of, name_of
 from orchestrator.web.hours import chart
 from orchestrator.web.live import mark_of_list, mark_of_saga
+from orchestrator.web.overview import overview_of
 from orchestrator.web.payloads import payloads_of
 from orchestrator.web.problems import Problem
 from orchestrator.web.rendering import link, render, seen_at
 from orchestrator.web.shield import PICTURE_POLICY
-from orchestrator.web.surveys import MOST_FAILURES, audits, failures, saga_names, survey
+from orchestrator.web.surveys import MOST_FAILURES, audits, failures, saga_names
 from orchestrator.web.web import web_of
 from orchestrator.web.words import Word
 from orchestrator.why import explain
@@ -52,8 +53,7 @@ async def problem_page(request: Request, problem: Problem) -> Response:
 @router.get("/")
 async def overview(request: Request, who: Reader) -> HTMLResponse:
     """How many are where, what is stuck, how they end."""
-    database, now = web_of(request).database, datetime.now(UTC)
-    found = await database.read(lambda c: survey(c, now=now, schema=database.schema))
+    found = await overview_of(web_of(request))
     return render(request, who, "overview.html", survey=found, chart=chart(found.hours))
 
 

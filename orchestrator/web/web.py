@@ -15,7 +15,9 @@ from orchestrator.web.access import Access
 from orchestrator.web.bulk import BulkRunner
 from orchestrator.web.database import Database
 from orchestrator.web.live import Streams
+from orchestrator.web.seldom import Seldom
 from orchestrator.web.settings import DashboardSettings
+from orchestrator.web.surveys import Hour
 
 Letters: TypeAlias = Callable[[], AbstractAsyncContextManager[tuple[KeepsDeadLetters, Sequence[str]]]]
 """Opens what keeps dead letters, with the queues to look at."""
@@ -32,6 +34,7 @@ class Web:
     registry: SagaRegistry | None = None
     letters: Letters | None = None
     streams: Streams = field(default_factory=Streams)
+    hours: Seldom[list[Hour]] = field(default_factory=Seldom[list[Hour]])
 
 
 def web_of(request: Request) -> Web:

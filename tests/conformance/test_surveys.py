@@ -15,7 +15,7 @@ from orchestrator.ids import new_saga_id
 from orchestrator.instance import BlockedReason, Pin, SagaStatus, StepStatus
 from orchestrator.sql import SqlStore
 from orchestrator.store import AuditEntry
-from orchestrator.web.surveys import audits, earliest_id, failures, saga_names, survey
+from orchestrator.web.surveys import audits, earliest_id, ended_by_hour, failures, saga_names, survey
 from tests.conformance.stores import PIN, MovableClock, command, make_store, new_saga, opened, sqlite_url, started
 
 BLOCKED: dict[str, Any] = {"status": SagaStatus.BLOCKED, "blocked_reason": BlockedReason.CODE_ERROR, "wake_at": None}
@@ -46,7 +46,7 @@ async def test_what_is_where_and_what_is_stuck(store: SqlStore) -> None:
     blocked = await started(store, **BLOCKED, blocked_step="Paying", current_step="Paying", business_key="42")
     await started(store, status=SagaStatus.COMPLETED, wake_at=None)
 
-    found = await read(store, lambda c: survey(c, now=datetime.now(UTC)))
+    found = await read(store, lambda c: survey(c, []))
 
     assert [(one.saga, one.status.value, one.step, one.count) for one in found.places] == [
         ("create-order", "running", "Sending", 2),
@@ -66,7 +66,7 @@ async def test_ends_are_counted_by_the_hour_in_utc(store: SqlStore) -> None:
     await ended(store, SagaStatus.COMPLETED, now - timedelta(hours=30))
     await ended(store, SagaStatus.COMPLETED, now, earliest_id(now - timedelta(days=9)))
 
-    hours = (await read(store, lambda c: survey(c, now=now))).hours
+    hours = await read(store, lambda c: ended_by_hour(c, now=now))
 
     assert len(hours) == 24
     assert hours[-1].begins == now.replace(minute=0, second=0, microsecond=0)
