@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
@@ -12,11 +14,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy import Connection
 
 from orchestrator.errors import UnknownSaga
-from orchestrator.evidence import read_evidence
+from orchestrator.evidence import Evidence, read_evidence
 from orchestrator.graph_svg import svg
 from orchestrator.instance import SagaStatus
-from orchestrator.recorded import read_recorded
-from orchestrator.status import SagaFilter, answer_to, list_sagas, timeline_of
+from orchestrator.recorded import Recorded, read_recorded
+from orchestrator.status import AuditRow, SagaFilter, SagaRow, TimelineRow, get_saga, list_sagas, timeline_of
 from orchestrator.web import bulk
 from orchestrator.web.access import Reader, access_of
 from orchestrator.web.gantt import MOST_ROWS, gantt, kind_of, name_of
@@ -28,7 +30,7 @@ from orchestrator.web.problems import Problem
 from orchestrator.web.rendering import link, render, seen_at
 from orchestrator.web.shield import PICTURE_POLICY
 from orchestrator.web.surveys import MOST_FAILURES, audits, failures, saga_names
-from orchestrator.web.web import web_of
+from orchestrator.web.web import Web, web_of
 from orchestrator.web.words import Word
 from orchestrator.why import explain
 
@@ -69,24 +71,30 @@ async def sagas(
 ) -> Response:
     """The list; a search for an id leads to its saga."""
     database = web_of(request).database
-    if (found := _as_id(q)) is not None:
-        return seen_at(request, f"/sagas/{found}")
     which = SagaFilter(saga=saga or None, status=status or None, key=q or None, step=step or None)
 
-    def read(connection: Connection) -> dict[str, Any]:
+    def read(connection: Connection) -> tuple[bool, list[SagaRow], list[str]]:
+        found = _as_id(q)
+        is_id = found is not None and get_saga(connection, found, schema=database.schema) is not None
         rows = list_sagas(connection, which, after=after, limit=_PAGE + 1, schema=database.schema)
-        return {"rows": rows, "names": saga_names(connection, schema=database.schema)}
+        return is_id, rows, saga_names(connection, schema=database.schema)
 
-    context = await database.read(read)
-    rows = context.pop("rows")
+    is_id, rows, names = await database.read(read)
+    if is_id:
+        return seen_at(request, f"/sagas/{_as_id(q)}")
     asked = {"q": q, "saga": saga, "status": str(status), "step": step}
-    older = link(request, "/sagas", **asked, after=rows[_PAGE - 1].saga_id) if len(rows) > _PAGE else ""
-    told: dict[str, object] = {"saga": saga, "status": asked["status"], "key": q, "step": step, "limit": _PAGE}
-    told["seen"] = mark_of_list(rows[:_PAGE])
-    more: dict[str, Any] = {"older": older, "after": after, "asked": asked}
-    live = link(request, "/api/events", **told) if after is None else ""
-    here = link(request, "/sagas", **asked, after=after)
-    return render(request, who, "sagas.html", rows=rows[:_PAGE], live=live, here=here, **more, **context)
+    links = {
+        "older": link(request, "/sagas", **asked, after=rows[_PAGE - 1].saga_id) if len(rows) > _PAGE else "",
+        "live": "" if after else _live(request, which, rows[:_PAGE]),
+        "here": link(request, "/sagas", **asked, after=after),
+    }
+    return render(request, who, "sagas.html", rows=rows[:_PAGE], names=names, asked=asked, after=after, links=links)
+
+
+def _live(request: Request, which: SagaFilter, rows: Sequence[SagaRow]) -> str:
+    """Where the list is told of its changes."""
+    asked = {"saga": which.saga, "status": which.status, "key": which.key, "step": which.step}
+    return link(request, "/api/events", **asked, limit=_PAGE, seen=mark_of_list(rows))
 
 
 def _as_id(text: str) -> UUID | None:
@@ -99,42 +107,52 @@ def _as_id(text: str) -> UUID | None:
 @router.get("/sagas/{saga_id}")
 async def saga(request: Request, who: Reader, saga_id: UUID, asked: UUID | None = None) -> HTMLResponse:
     """One saga: why it stands where it stands, what is safe to do, what it did, said and knows."""
-    web, now = web_of(request), datetime.now(UTC)
-    schema = web.database.schema
-
-    def read(connection: Connection) -> dict[str, Any]:
-        mark = mark_of_saga(connection, saga_id, schema)  # first, so that what changes meanwhile is told again
-        evidence = read_evidence(connection, saga_id, schema=schema)
-        recorded = read_recorded(connection, saga_id, schema=schema)
-        if evidence is None or recorded is None:
-            raise UnknownSaga(saga_id)
-        timeline = timeline_of(connection, saga_id, schema=schema)
-        answer = answer_to(connection, asked, schema=schema) if asked else None
-        return {
-            "mark": mark,
-            "saga": evidence.saga,
-            "evidence": evidence,
-            "recorded": recorded,
-            "timeline": timeline[:MOST_ROWS],
-            "rows": len(timeline),
-            "answer": answer,
-        }
-
-    found = await web.database.read(read)
-    row, recorded = found["saga"], found["recorded"]
-    known = web.registry is not None and web.registry.find(recorded.pin) is not None
-    explained = explain(found["evidence"], now=now)
-    drawn: dict[str, Any] = {
-        "why": explained,
-        "gantt": gantt(row, found["timeline"], recorded.history, now),
-        "payloads": payloads_of(recorded, web.registry),
-        "graph": link(request, f"/graphs/{row.saga}.svg", version=row.version) if known else "",
-        "live": "" if row.status.terminal else link(request, f"/api/sagas/{saga_id}/events", seen=found["mark"]),
+    web = web_of(request)
+    found = await web.database.read(lambda c: _known_of(c, saga_id, asked, web.database.schema))
+    drawn = _drawn(web, found, datetime.now(UTC))
+    row, mark = found.evidence.saga, found.mark
+    links = {
+        "graph": link(request, f"/graphs/{row.saga}.svg", version=row.version) if found.definition_in(web) else "",
+        "live": "" if row.status.terminal else link(request, f"/api/sagas/{saga_id}/events", seen=mark),
         "here": link(request, f"/sagas/{saga_id}", asked=asked),
+    }
+    return render(request, who, "saga.html", saga=row, found=found, asked=asked, links=links, **drawn)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a saga's page shows, read at one moment."""
+
+    mark: str
+    evidence: Evidence
+    recorded: Recorded
+    timeline: Sequence[TimelineRow]
+    answer: AuditRow | None
+
+    def definition_in(self, web: Web) -> bool:
+        """Whether this process has its definition."""
+        return web.registry is not None and web.registry.find(self.recorded.pin) is not None
+
+
+def _known_of(connection: Connection, saga_id: UUID, asked: UUID | None, schema: str | None) -> _Known:
+    mark = mark_of_saga(connection, saga_id, schema)  # first, so that what changes meanwhile is told again
+    evidence = read_evidence(connection, saga_id, schema=schema)
+    recorded = read_recorded(connection, saga_id, schema=schema)
+    if evidence is None or recorded is None:
+        raise UnknownSaga(saga_id)
+    answer = next((row for row in recorded.audit if asked and row.signal_id == asked), None)
+    return _Known(mark, evidence, recorded, timeline_of(connection, saga_id, schema=schema), answer)
+
+
+def _drawn(web: Web, found: _Known, now: datetime) -> dict[str, Any]:
+    return {
+        "why": explain(found.evidence, now=now),
+        "gantt": gantt(found.evidence.saga, found.timeline, found.recorded.history, now),
+        "timeline": found.timeline[:MOST_ROWS],
+        "payloads": payloads_of(found.recorded, web.registry),
         "kind_of": kind_of,
         "name_of": name_of,
     }
-    return render(request, who, "saga.html", asked=asked, **found, **drawn)
 
 
 @router.get("/graphs/{name}.svg")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
@@ -51,6 +52,23 @@ async def test_filters_are_in_the_url_and_an_id_leads_to_its_saga(site: Site) ->
     assert re.findall(r'class="key">(\w*)<', await page(site, "/sagas", **as_the_form_asks)) == ["42"]
     led = await site.http.get("/sagas", params={"q": f" {saga} "})
     assert (led.status_code, led.headers["location"]) == (303, f"/sagas/{saga}")
+
+
+async def test_a_key_that_looks_like_an_id_is_found_as_a_key(site: Site) -> None:
+    key = str(uuid4())
+    saga = await site.blocked(business_key=key)
+
+    assert f"/sagas/{saga}" in await page(site, "/sagas", q=key)
+
+
+async def test_the_outcome_of_what_another_saga_was_asked_is_not_shown(walled: Site) -> None:
+    mine, other = [
+        (await walled.client.start(walls.PaintWallSaga, walls.Wall(name=name, ends="waiting"))).id for name in "ab"
+    ]
+    await walled.client.pause(other, reason="a reason of the other's")
+    (request,) = (await walled.http.get(f"/api/sagas/{other}/audit")).json()
+
+    assert "a reason of the other's" not in await page(walled, f"/sagas/{mine}", asked=request["signal_id"])
 
 
 async def test_the_list_has_older_pages(site: Site) -> None:
