@@ -89,12 +89,15 @@ async def beside(
     """
     from orchestrator.cli.config import dashboard_settings
     from orchestrator.cli.database import engine_of
+    from orchestrator.sql.migrate import upgrade
 
     async with AsyncExitStack() as stack:
         if listen is not None:
             if app is None:
                 raise CommandError("--dashboard shows sagas, and no Orchestrator is among the targets", exits.USAGE)
             own, settings = dashboard_settings(listen), app.settings or settings
+            if settings.embedded:  # as the orchestrator will in a moment
+                await asyncio.to_thread(upgrade, settings.url)
             engine = engine_of(settings, connections=CONNECTIONS)
             stack.push_async_callback(engine.dispose)
             await stack.enter_async_context(_answering(engine, settings, messaging, own, app))

@@ -240,7 +240,7 @@ class BulkRunner:
             try:
                 due = await self._database.write(lambda c: ask_some(c, self._database.schema))
             except (SQLAlchemyError, OSError) as error:
-                logger.warning("Bulk actions wait for the database: %s", error)
+                logger.warning("Bulk actions wait for the database: %s", getattr(error, "orig", error))
                 await asyncio.sleep(_AFTER_TROUBLE_SECONDS)
                 continue
             if due is None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -57,7 +57,7 @@ class Streams:
     """Counts the open ones."""
 
     def __init__(self, most: int = MOST_STREAMS) -> None:
-        self._most, self._open = most, 0
+        self._most, self._open, self._closed = most, 0, asyncio.Event()
 
     @contextmanager
     def one(self) -> Generator[None]:
@@ -67,6 +67,16 @@ class Streams:
             yield
         finally:
             self._open -= 1
+
+    def close(self) -> None:
+        """Have all of them end, so that whoever serves them can."""
+        self._closed.set()
+
+    async def pause(self, seconds: float) -> bool:
+        """Wait so long, or until they are to end; whether they are."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), seconds)
+        return self._closed.is_set()
 
     def refuse_more(self) -> None:
         """See to it that there is room.
@@ -101,7 +111,8 @@ async def _events(streams: Streams, look: Look, seen: Seen, known: str) -> Async
         ends += LONGEST_SECONDS
         yield _event(seen) if seen.mark != known else _SIGN_OF_LIFE
         while not seen.last and time.monotonic() < ends:
-            await asyncio.sleep(LOOK_EVERY_SECONDS)
+            if await streams.pause(LOOK_EVERY_SECONDS):
+                return
             try:
                 now = await look()
             except (SQLAlchemyError, OSError, UnknownSaga):

@@ -86,7 +86,7 @@ def problem_of(error: Exception) -> Problem:
         case SchemaMismatch():
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "schema", str(error))
         case OperationalError() | InterfaceError() | PoolTimeout() | DisconnectionError() | OSError():
-            logger.warning("The database did not answer: %s", error)
+            logger.warning("The database did not answer: %s", getattr(error, "orig", error))
             text = "the database did not answer. Is it running? See: saga doctor"
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "database-away", text, {"retry-after": "2"})
         case _:

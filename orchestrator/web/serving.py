@@ -53,6 +53,7 @@ async def served(app: FastAPI, settings: DashboardSettings) -> AsyncGenerator[st
     try:
         yield f"http://{_shown(listening)}/"
     finally:
+        app.state.web.streams.close()
         server.should_exit = True
         with suppress(asyncio.CancelledError):
             await task

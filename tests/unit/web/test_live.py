@@ -77,6 +77,18 @@ async def test_there_are_only_so_many_streams_and_each_gives_its_place_back() ->
     await streamed(streams, look)
 
 
+async def test_streams_end_when_whoever_serves_them_does() -> None:
+    async def look() -> Seen:
+        return Seen("saga", "1", {})
+
+    streams = Streams()
+    stream = await streamed(streams, look)
+    await anext(stream.body_iterator)  # type: ignore[call-overload]
+    streams.close()
+
+    assert [chunk async for chunk in stream.body_iterator] == []
+
+
 async def test_a_stream_ends_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "LONGEST_SECONDS", 0.0)
 
