@@ -271,6 +271,7 @@ class SagaHarness:
         for work in (
             self._engine.wake(_BATCH, deadlines=True),
             self._engine.signals(_BATCH),
+            self._engine.settle_locks(),
             self._engine.claim_unsent(),
         ):
             worked = bool(await work) or worked

@@ -182,6 +182,25 @@ async def test_a_business_key_starts_one_saga(harness: SagaHarness) -> None:
     assert len(harness.participant("orders").received) == 1
 
 
+class CreatingOrderAlone(CreatingOrder):
+    lock_timeout = HOUR
+
+    def locks(self, state: OrderState) -> list[str]:
+        return ["ledger"]
+
+
+async def test_a_saga_waits_for_what_another_holds_and_goes_on_when_it_is_free() -> None:
+    saga = with_steps(CreatingOrderAlone())
+    harness = SagaHarness(saga)
+    harness.participant("orders").on(CreateOrder).answers(Done(), after=timedelta(seconds=10))
+    first, second = await harness.start(saga, OrderState()), await harness.start(saga, OrderState())
+    assert second.step_status(CreatingOrderAlone) is StepStatus.WAITING
+
+    await harness.advance(seconds=10)
+    assert (first.status, second.status) == (SagaStatus.COMPLETED, SagaStatus.RUNNING)
+    assert second.step_status(CreatingOrderAlone) is StepStatus.OUTSTANDING
+
+
 async def test_items_children_and_functions_of_the_authors_are_run_too() -> None:
     harness = SagaHarness(SendingLettersOfAnOrder)
     harness.participant("mailer").on(SendMail).answers(Done())
