@@ -1,4 +1,7 @@
-"""Money goes from one account to another: taken here, put there, and if it cannot be put there, given back."""
+"""Money goes from one account to another: taken here, put there, and if it cannot be put there, given back.
+
+Transfers that share an account go one after the other, so none counts on money that may still be given back.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,13 @@ class Transfer(BaseModel):
 
 
 class TakingMoney(Step[Transfer, Done]):
+    """Begins once no other transfer is under way on either account: they are this one's until it has ended."""
+
     participant = "accounts"
+    lock_timeout = timedelta(minutes=5)
+
+    def locks(self, state: Transfer) -> list[str]:
+        return [f"account:{state.source}", f"account:{state.target}"]
 
     def command(self, state: Transfer) -> TakeMoney:
         return TakeMoney(transfer_id=state.transfer_id, account=state.source, cents=state.cents)

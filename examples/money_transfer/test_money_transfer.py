@@ -22,6 +22,13 @@ from orchestrator import BlockedReason, SagaStatus
 from orchestrator.testing import SagaHarness, SagaProbe, Seen, explore
 
 RENT = Transfer(transfer_id="1", source="ann", target="bob", cents=500)
+REFUND = Transfer(transfer_id="2", source="bob", target="ann", cents=200)
+
+
+def moves(transfer: Transfer) -> list[TakeMoney | PutMoney]:
+    """What the accounts are told of a transfer when all goes well."""
+    taken = TakeMoney(transfer_id=transfer.transfer_id, account=transfer.source, cents=transfer.cents)
+    return [taken, PutMoney(transfer_id=transfer.transfer_id, account=transfer.target, cents=transfer.cents)]
 
 
 def test_money_is_taken_put_and_told_about() -> None:
@@ -50,6 +57,38 @@ async def test_money_for_a_closed_account_is_given_back() -> None:
 
     assert (transfer.status, transfer.state.refusal) == (SagaStatus.COMPENSATED, "bob has no account here")
     assert accounts.received[-1] == GiveBackMoney(transfer_id="1")
+
+
+async def test_transfers_over_the_same_accounts_go_one_after_the_other() -> None:
+    harness = SagaHarness(TransferMoney)
+    accounts = harness.participant("accounts")
+    accounts.on(TakeMoney).answers(Done())
+    accounts.on(PutMoney).answers(Done(), after=timedelta(seconds=10))
+    harness.participant("letters").on(SendStatement).answers(Done())
+
+    rent, refund = await harness.start(TransferMoney, RENT), await harness.start(TransferMoney, REFUND)
+    assert accounts.received == moves(RENT)
+
+    await harness.advance(seconds=10)
+    assert rent.status is SagaStatus.COMPLETED
+    assert accounts.received == moves(RENT) + moves(REFUND)
+    await harness.advance(seconds=10)
+    assert refund.status is SagaStatus.COMPLETED
+
+
+async def test_a_transfer_that_waits_too_long_for_its_accounts_never_happened() -> None:
+    harness = SagaHarness(TransferMoney)
+    accounts = harness.participant("accounts")
+    accounts.on(TakeMoney).answers(Done())
+    accounts.on(PutMoney).stays_silent()
+    await harness.start(TransferMoney, RENT)
+    refund = await harness.start(TransferMoney, REFUND)
+
+    await harness.advance(minutes=5)
+
+    assert refund.first_cause is not None
+    assert (refund.status, refund.first_cause.code) == (SagaStatus.COMPENSATED, "lock-timeout")
+    assert moves(REFUND)[0] not in accounts.received
 
 
 async def test_nobody_guesses_whether_the_money_has_arrived() -> None:
