@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from pydantic import BaseModel
 
-from messaging import Command, Event, Failure, Reply
+from messaging import Command, Event, Failure, Reply, Retry
 from orchestrator import Saga, Step, SubSaga, WaitForEvent
 
 
@@ -22,6 +22,10 @@ class CardDeclined(Failure):
 
 
 class NobodyFree(Failure):
+    pass
+
+
+class KitchenDeclined(Failure):
     pass
 
 
@@ -42,7 +46,9 @@ class TakeHeldMoney(Command[Done]):
     meal_id: str
 
 
-class TellKitchen(Command[Done]):
+class AskKitchen(Command[Done], failures=(KitchenDeclined,)):
+    """Answered by somebody in the kitchen, with the reply token."""
+
     meal_id: str
     dish: str
 
@@ -57,12 +63,6 @@ class FindCourier(Command[CourierFound], failures=(NobodyFree,)):
 
 
 class SendCourierHome(Command[Done]):
-    meal_id: str
-
-
-class MealAccepted(Event):
-    """Somebody in the kitchen has said yes."""
-
     meal_id: str
 
 
@@ -135,29 +135,20 @@ class HoldingMoney(Step[Meal, Done]):
         return ReleaseMoney(meal_id=state.meal_id)
 
 
-class TellingKitchen(Step[Meal, Done]):
-    participant = "kitchen"
+class AskingKitchen(Step[Meal, Done]):
+    """A person decides. One who has said nothing when the kitchen's time is up is not asked again."""
 
-    def command(self, state: Meal) -> TellKitchen:
-        return TellKitchen(meal_id=state.meal_id, dish=state.dish)
+    participant = "kitchen"
+    retry = Retry(max_attempts=1)
+
+    def command(self, state: Meal) -> AskKitchen:
+        return AskKitchen(meal_id=state.meal_id, dish=state.dish)
+
+    def on_failure(self, state: Meal, failure: Failure) -> None:
+        state.refusal = failure.reason
 
     def compensation(self, state: Meal) -> CallOffDish:
         return CallOffDish(meal_id=state.meal_id)
-
-
-class AwaitingKitchen(WaitForEvent[Meal, MealAccepted]):
-    """A person decides; one who says nothing for ten minutes has said no."""
-
-    timeout = timedelta(minutes=10)
-
-    def awaited_key(self, state: Meal) -> str:
-        return state.meal_id
-
-    def event_key(self, event: MealAccepted) -> str:
-        return event.meal_id
-
-    def on_expired(self, state: Meal) -> None:
-        state.refusal = "the kitchen did not accept it"
 
 
 class BringingMeal(SubSaga[Meal, Ride]):
@@ -183,4 +174,4 @@ class TakingMoney(Step[Meal, Done]):
 
 class DeliverMeal(Saga[Meal]):
     deadline = timedelta(hours=2)
-    steps = (HoldingMoney(), TellingKitchen(), AwaitingKitchen(), BringingMeal(), TakingMoney())
+    steps = (HoldingMoney(), AskingKitchen(), BringingMeal(), TakingMoney())

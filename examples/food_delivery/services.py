@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from food_delivery.sagas import (
+    AskKitchen,
     CallOffDish,
     CardDeclined,
     CourierFound,
     Done,
     FindCourier,
     HoldMoney,
-    MealAccepted,
     MealHandedOver,
     NobodyFree,
     ReleaseMoney,
     SendCourierHome,
     TakeHeldMoney,
-    TellKitchen,
 )
-from messaging import Context, Service
+from messaging import Accepted, Context, Service
 from messaging.sql import create_tables
 
 engine = create_async_engine(os.environ.get("MEALS_DATABASE_URL", "sqlite+aiosqlite:///meals.db"))
 Sessions = async_sessionmaker(engine)
 
 payments = Service("payments", sessions=Sessions)
-kitchen = Service("kitchen", sessions=Sessions, publishes=[MealAccepted])
+kitchen = Service("kitchen", sessions=Sessions)
 couriers = Service("couriers", sessions=Sessions, publishes=[MealHandedOver])
 
 
@@ -45,6 +45,8 @@ class Line(Base):
     meal_id: Mapped[str] = mapped_column(primary_key=True)
     what: Mapped[str] = mapped_column(primary_key=True)
     status: Mapped[str]
+    token: Mapped[str] = mapped_column(default="")
+    """Of a dish: whoever has it may answer for the kitchen."""
 
 
 async def prepare() -> None:
@@ -73,10 +75,11 @@ async def take_held_money(command: TakeHeldMoney, context: Context) -> Done:
     return await change(context, command.meal_id, "money", "taken")
 
 
-@kitchen.handles(TellKitchen)
-async def tell_kitchen(command: TellKitchen, context: Context) -> Done:
-    context.session.add(Line(meal_id=command.meal_id, what="dish", status="asked for"))
-    return Done()
+@kitchen.handles(AskKitchen)
+async def ask_kitchen(command: AskKitchen, context: Context) -> Accepted:
+    """Leave it to somebody in the kitchen, who has ten minutes: a page of theirs would redeem the token."""
+    context.session.add(Line(meal_id=command.meal_id, what="dish", status="asked for", token=context.reply_token))
+    return Accepted(within=timedelta(minutes=10))
 
 
 @kitchen.handles(CallOffDish)
@@ -101,12 +104,6 @@ async def change(context: Context, meal_id: str, what: str, status: str) -> Done
     line = await context.session.get_one(Line, (meal_id, what))
     line.status = status
     return Done()
-
-
-async def accept(meal_id: str) -> None:
-    """Somebody in the kitchen says yes: a page of theirs would call this."""
-    async with Sessions.begin() as session:
-        await kitchen.publish(MealAccepted(meal_id=meal_id), session=session)
 
 
 async def hand_over(meal_id: str) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from food_delivery.sagas import (
+    AskingKitchen,
+    AskKitchen,
     BringMeal,
     CallOffDish,
     CourierFound,
@@ -10,28 +14,29 @@ from food_delivery.sagas import (
     Done,
     FindCourier,
     HoldMoney,
+    KitchenDeclined,
     Meal,
-    MealAccepted,
     MealHandedOver,
     NobodyFree,
     ReleaseMoney,
     Ride,
     SendCourierHome,
     TakeHeldMoney,
-    TellKitchen,
 )
+from messaging import Accepted
 from orchestrator import SagaStatus
 from orchestrator.testing import FakeParticipant, SagaHarness, explore
 
 SOUP = Meal(meal_id="1", dish="soup", address="Elm Street 3", cents=900)
-ACCEPTED, HANDED_OVER = MealAccepted(meal_id="1"), MealHandedOver(meal_id="1")
+HANDED_OVER = MealHandedOver(meal_id="1")
 
 
 def a_good_evening() -> tuple[SagaHarness, FakeParticipant, FakeParticipant, FakeParticipant]:
     harness = SagaHarness(DeliverMeal)
     payments, kitchen, couriers = (harness.participant(name) for name in ("payments", "kitchen", "couriers"))
     payments.on(HoldMoney, ReleaseMoney, TakeHeldMoney).answers(Done())
-    kitchen.on(TellKitchen, CallOffDish).answers(Done())
+    kitchen.on(AskKitchen).answers(Accepted(within=timedelta(minutes=10)))
+    kitchen.on(CallOffDish).answers(Done())
     couriers.on(FindCourier).answers(CourierFound(courier="Cora"))
     couriers.on(SendCourierHome).answers(Done())
     return harness, payments, kitchen, couriers
@@ -40,9 +45,10 @@ def a_good_evening() -> tuple[SagaHarness, FakeParticipant, FakeParticipant, Fak
 async def test_a_meal_that_is_accepted_and_handed_over_is_paid() -> None:
     harness, payments, _, _ = a_good_evening()
     meal = await harness.start(DeliverMeal, SOUP)
-    assert meal.current_step == "AwaitingKitchen"
+    await harness.advance(minutes=9)
+    assert meal.current_step == "AskingKitchen"
 
-    await harness.publish(ACCEPTED)
+    await meal.complete(AskingKitchen, Done())
     assert meal.current_step == "BringingMeal"
     await harness.publish(HANDED_OVER)
 
@@ -56,10 +62,21 @@ async def test_a_kitchen_that_says_nothing_for_ten_minutes_has_said_no() -> None
 
     await harness.advance(minutes=10)
 
-    assert (meal.status, meal.state.refusal) == (SagaStatus.COMPENSATED, "the kitchen did not accept it")
+    assert meal.status is SagaStatus.COMPENSATED
     assert kitchen.received[-1] == CallOffDish(meal_id="1")
     assert payments.received[-1] == ReleaseMoney(meal_id="1")
     assert couriers.received == []
+
+
+async def test_a_kitchen_that_says_no_has_nothing_to_call_off() -> None:
+    harness, payments, kitchen, _ = a_good_evening()
+    meal = await harness.start(DeliverMeal, SOUP)
+
+    await meal.complete(AskingKitchen, KitchenDeclined(reason="no leeks left"))
+
+    assert (meal.status, meal.state.refusal) == (SagaStatus.COMPENSATED, "no leeks left")
+    assert kitchen.received == [AskKitchen(meal_id="1", dish="soup")]
+    assert payments.received[-1] == ReleaseMoney(meal_id="1")
 
 
 async def test_when_nobody_can_bring_it_the_money_is_released() -> None:
@@ -67,7 +84,7 @@ async def test_when_nobody_can_bring_it_the_money_is_released() -> None:
     couriers.on(FindCourier).answers(NobodyFree(reason="it rains"))
     meal = await harness.start(DeliverMeal, SOUP)
 
-    await harness.publish(ACCEPTED)
+    await meal.complete(AskingKitchen, Done())
 
     assert (meal.status, meal.state.refusal) == (SagaStatus.COMPENSATED, "it rains")
     assert payments.received[-1] == ReleaseMoney(meal_id="1")
@@ -76,22 +93,13 @@ async def test_when_nobody_can_bring_it_the_money_is_released() -> None:
 async def test_a_meal_cancelled_on_its_way_comes_back_before_the_money_does() -> None:
     harness, payments, _, couriers = a_good_evening()
     meal = await harness.start(DeliverMeal, SOUP)
-    await harness.publish(ACCEPTED)
+    await meal.complete(AskingKitchen, Done())
 
     await meal.ask("cancel", reason="gone to bed")
 
     assert meal.status is SagaStatus.COMPENSATED
     assert couriers.received[-1] == SendCourierHome(meal_id="1")
     assert payments.received[-1] == ReleaseMoney(meal_id="1")
-
-
-async def test_a_kitchen_may_be_quicker_than_its_telling() -> None:
-    harness, _, _, _ = a_good_evening()
-    await harness.publish(ACCEPTED)
-
-    meal = await harness.start(DeliverMeal, SOUP)
-
-    assert meal.current_step == "BringingMeal"
 
 
 def test_a_courier_is_sent_home_whatever_happens() -> None:
