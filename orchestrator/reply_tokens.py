@@ -7,13 +7,15 @@ the database is migrated and never leaves it; a token is as good as the right to
 from __future__ import annotations
 
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, b64encode
 from typing import Final
 from uuid import UUID
 
 from orchestrator.errors import UnknownToken
 
 _PURPOSE: Final = b"sagasmith reply token"
+_BESIDE_LETTERS_AND_DIGITS: Final = b"._"
+"""Fit for a URL; and no token begins as an option of a command does, with a hyphen."""
 _ID_BYTES: Final = 16
 _SIGNATURE_BYTES: Final = 17
 """Beside the id it makes a multiple of three bytes, so that one text alone stands for each token."""
@@ -30,8 +32,9 @@ class ReplyTokens:
         self._secret = bytes.fromhex(secret)
 
     def token_of(self, command_id: UUID) -> str:
-        """The token of an attempt of a command: the same each time, 44 letters, digits, `-` and `_`."""
-        return urlsafe_b64encode(command_id.bytes + self._signature(command_id.bytes)).decode()
+        """The token of an attempt of a command: the same each time, 44 letters, digits, `.` and `_`."""
+        raw = command_id.bytes + self._signature(command_id.bytes)
+        return b64encode(raw, _BESIDE_LETTERS_AND_DIGITS).decode()
 
     def command_of(self, token: str) -> UUID:
         """The attempt that a token names.
@@ -40,7 +43,7 @@ class ReplyTokens:
             UnknownToken: it is none of ours.
         """
         try:
-            raw = urlsafe_b64decode(token.strip().encode("ascii"))
+            raw = b64decode(token.strip().encode("ascii"), _BESIDE_LETTERS_AND_DIGITS, validate=True)
         except ValueError as error:
             raise UnknownToken("it is not a token, or not all of one") from error
         command_id, signature = raw[:_ID_BYTES], raw[_ID_BYTES:]

@@ -98,7 +98,7 @@ def test_a_meal_waits_for_the_kitchen_and_for_the_courier(programs: Programs) ->
         saga_id = programs.done(started(programs, *deliver, meal)).split()[0]
         token = "SELECT token FROM line WHERE meal_id = '1' AND what = 'dish'"
         ((accepted,),) = eventually(lambda: rows(programs, "meals.db", token), because=programs.tails)
-        programs.done(programs.saga("complete", "--", accepted))
+        programs.done(programs.saga("complete", accepted))
         programs.done(programs.python("food_delivery.hand_over", "1"))
         watching = programs.saga("watch", saga_id)
         assert "completed" in programs.done(watching), programs.tails()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from uuid import UUID, uuid5
 
@@ -43,8 +44,9 @@ def test_a_token_names_its_attempt_and_is_the_same_each_time() -> None:
 
     assert OURS.command_of(f" {token}\n") == COMMAND
     assert OURS.token_of(COMMAND) == token
-    assert len(token) == 44
+    assert re.fullmatch("[A-Za-z0-9._]{44}", token), "fit for a URL, and for a command line"
     assert OURS.token_of(UUID(int=78)) != token
+    assert OURS.token_of(UUID(int=0x3E << 122 | 77)).startswith("."), "where a hyphen would be taken for an option"
 
 
 def test_who_knows_the_commands_id_or_another_installations_secret_has_no_token() -> None:
