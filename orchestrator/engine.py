@@ -21,26 +21,14 @@ from orchestrator.errors import ConcurrentUpdate
 from orchestrator.event_starts import start_by_events
 from orchestrator.granting import settle
 from orchestrator.incoming import Events, Reply, UnknownEvent, Unmatched, unmatched_message
-from orchestrator.instance import SagaInstance, StepKey
+from orchestrator.instance import StepKey
 from orchestrator.local_runner import Due, LocalJob, job_of
 from orchestrator.lock_answers import answers_of
 from orchestrator.registry import SagaRegistry
 from orchestrator.sender import Sender
-from orchestrator.signal_codec import EVENT, UPGRADE, signal_from_row
-from orchestrator.signals import (
-    ActionRequested,
-    CodeFailed,
-    DeadlinePassed,
-    Decision,
-    EventMatched,
-    ReplyReceived,
-    ResolveRequested,
-    ResumeRequested,
-    RetryRequested,
-    SkipRequested,
-)
+from orchestrator.signal_codec import EVENT, signal_from_row
+from orchestrator.signals import CodeFailed, DeadlinePassed, EventMatched, ReplyReceived
 from orchestrator.store import (
-    AuditEntry,
     CommandRef,
     EventMatch,
     Locked,
@@ -50,6 +38,7 @@ from orchestrator.store import (
     StoreTransaction,
     UnmatchedMessage,
 )
+from orchestrator.telling import Telling
 from orchestrator.watching import Watching
 from orchestrator.workers import DEAD_AFTER
 
@@ -294,7 +283,7 @@ class Engine:
         return found
 
     async def _take_signals(self, tx: StoreTransaction, batch: Batch, signals: Sequence[StoredSignal]) -> None:
-        telling = _Telling(batch)
+        telling = Telling(batch)
         for signal in signals:
             telling.tell(signal)
         await tx.fail_signals(telling.failed)
@@ -396,60 +385,6 @@ class _NothingFollows(Exception):
         super().__init__(error)
 
 
-class _Telling:
-    """Kept signals on their way to the sagas of a batch, and what is to be written about each."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-        self._parked: dict[UUID, list[StoredSignal]] = {}
-        self.taken: list[UUID] = []
-        self.failed: dict[UUID, str] = {}
-        self.revived: list[UUID] = []
-        self.unmatched: list[UnmatchedMessage] = []
-        self.audit: list[AuditEntry] = []
-
-    def tell(self, signal: StoredSignal) -> None:
-        """Tell one saga one signal; what is parked is told, in order, once a resume is."""
-        if signal.kind.startswith(UPGRADE):
-            return  # `VersionKeeper` takes it, in a process that has the version
-        try:
-            incoming = signal_from_row(signal.kind, signal.body)
-        except ValueError as error:
-            self.failed[signal.id] = str(error)
-            return
-        before = self._batch.saga(signal.saga_id)
-        told = self._batch.tell(signal.saga_id, incoming)
-        if told.decision is not None and told.decision.parked:
-            self._parked.setdefault(signal.saga_id, []).append(signal)
-        elif isinstance(incoming, ActionRequested):
-            self.taken.append(signal.id)
-            if before is not None and told.decision is not None:
-                self._acted(signal, incoming, before, told.decision, told.error)
-        elif told.error:
-            self.failed[signal.id] = told.error
-        else:
-            self.taken.append(signal.id)
-            self._keep_unusable(signal, told.decision)
-
-    def _acted(
-        self, signal: StoredSignal, asked: ActionRequested, before: SagaInstance, decision: Decision, error: str
-    ) -> None:
-        self.audit.append(_audit_entry(signal, asked, before, decision.instance, error or decision.refused))
-        if not decision.accepted:
-            return
-        if isinstance(asked, RetryRequested | SkipRequested | ResolveRequested):
-            self.revived.append(signal.saga_id)
-        if isinstance(asked, ResumeRequested):
-            for parked in self._parked.pop(signal.saga_id, ()):
-                self.tell(parked)
-
-    def _keep_unusable(self, signal: StoredSignal, decision: Decision | None) -> None:
-        for note in decision.notes if decision else ():
-            if note.unusable:
-                message = UnmatchedMessage("", note.text, signal.body.encode(), "{}", signal.saga_id)
-                self.unmatched.append(message)
-
-
 async def _traced(tx: StoreTransaction, locked: Locked, watching: Watching) -> Locked:
     """Begin a trace for those that are new and have none."""
     new = [saga for saga in locked.sagas.values() if saga.revision == 0 and not saga.trace]
@@ -465,15 +400,3 @@ async def _parked_waits(tx: StoreTransaction, batch: Batch, matches: Iterable[Ev
     kept = [(signal.saga_id, signal) for signal in await tx.pending_signals(resting) if signal.kind == EVENT]
     told = [(saga_id, signal_from_row(signal.kind, signal.body)) for saga_id, signal in kept]
     return {(saga_id, incoming.key) for saga_id, incoming in told if isinstance(incoming, EventMatched)}
-
-
-def _audit_entry(
-    signal: StoredSignal,
-    asked: ActionRequested,
-    before: SagaInstance,
-    after: SagaInstance,
-    refused: str,
-) -> AuditEntry:
-    return AuditEntry(
-        signal.saga_id, signal.kind, asked.by, asked.reason, before.status.value, after.status.value, refused, signal.id
-    )

@@ -1,0 +1,51 @@
+"""Resources that steps hold or wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from uuid import UUID
+
+from orchestrator.granting import LockRow
+from orchestrator.instance import SagaInstance
+from orchestrator.memory.rows import Rows
+from orchestrator.signals import LockChange, LocksAsked, LocksLetGo
+
+
+class LockRows(Rows):
+    """Who holds what, and who asked."""
+
+    async def change_locks(self, saga: SagaInstance, changes: Sequence[LockChange]) -> None:
+        """Write what a saga asks for and lets go of, in order."""
+        root = saga.parent.root if saga.parent else saga.id
+        for change in changes:
+            if isinstance(change, LocksAsked):
+                for resource in change.resources:
+                    row = LockRow(self._new_id(), resource, root, saga.id, change.step, change.waits, held=False)
+                    self._put(self._tables.locks, row.id, row)
+            elif isinstance(change, LocksLetGo):
+                self._free(row for row in self._locks if (row.saga_id, row.step) == (saga.id, change.step))
+            else:
+                ended = self._has_ended(root)
+                self._free(row for row in self._locks if row.root == root and ended and self._has_ended(row.saga_id))
+
+    async def contended_locks(self) -> list[LockRow]:
+        """All rows of the resources that somebody asks for, in order of asking."""
+        asked = {row.resource for row in self._locks if not row.held}
+        self._free(row for row in self._locks if self._has_ended(row.root) and self._has_ended(row.saga_id))
+        return [row for row in self._locks if row.resource in asked]
+
+    async def settle_locks(self, granted: Sequence[UUID], denied: Sequence[UUID]) -> None:
+        """Mark these rows as held, and remove those."""
+        locks = self._tables.locks
+        for lock_id in granted:
+            self._put(locks, lock_id, replace(locks[lock_id], held=True))
+        self._free(locks[lock_id] for lock_id in denied)
+
+    @property
+    def _locks(self) -> list[LockRow]:
+        return [row for _, row in sorted(self._tables.locks.items())]
+
+    def _free(self, rows: Iterable[LockRow]) -> None:
+        for row in rows:
+            self._remove(self._tables.locks, row.id)

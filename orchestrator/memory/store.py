@@ -1,0 +1,117 @@
+"""A store inside the process, transactional as a database is: for tests, tutorials and simulations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from messaging.transport import Outgoing
+from orchestrator.errors import ConcurrentUpdate
+from orchestrator.instance import SagaInstance
+from orchestrator.memory.events import EventRows
+from orchestrator.memory.locks import LockRows
+from orchestrator.memory.sagas import SagaRows
+from orchestrator.memory.sending import SendingRows
+from orchestrator.memory.signals import SignalRows
+from orchestrator.memory.tables import MemoryTables
+from orchestrator.rising_ids import RisingIds
+from orchestrator.store import AuditEntry, Clock, UnmatchedMessage
+
+_UNMATCHED_KEPT: Final = 10_000
+
+
+class SystemClock:
+    """This process' clock."""
+
+    def now(self) -> datetime:
+        """The current instant."""
+        return datetime.now(UTC)
+
+
+class MemoryTransaction(SagaRows, SendingRows, SignalRows, EventRows, LockRows):
+    """One transaction: writes go to the tables at once, and are undone when it rolls back."""
+
+    async def add_unmatched(self, messages: Sequence[UnmatchedMessage]) -> None:
+        """Keep messages that fit no saga; bounded, the oldest go."""
+        unmatched = self._tables.unmatched
+        for message in messages:
+            self._put(unmatched, self._new_id(), message)
+        for oldest in sorted(unmatched)[: max(0, len(unmatched) - _UNMATCHED_KEPT)] if messages else ():
+            self._remove(unmatched, oldest)
+
+    async def add_outgoing(self, messages: Sequence[Outgoing]) -> None:
+        """Keep messages for whoever relays them."""
+        for message in messages:
+            self._put(self._tables.outgoing, self._new_id(), message)
+
+    async def add_audit(self, entries: Sequence[AuditEntry]) -> None:
+        """Keep who asked for what, and what became of it."""
+        for entry in entries:
+            self._put(self._tables.audit, self._new_id(), entry)
+
+
+class MemoryStore:
+    """Keeps sagas in dictionaries. One transaction runs at a time, so nothing is ever locked by others.
+
+    Closing keeps everything, so that `open` after `close` is a restart of everything but the process.
+
+    Args:
+        clock: what time it is.
+        tables: what it keeps already.
+    """
+
+    def __init__(self, clock: Clock | None = None, tables: MemoryTables | None = None) -> None:
+        self.tables: Final = MemoryTables() if tables is None else tables
+        self._clock: Clock = clock or SystemClock()
+        self._lock = asyncio.Lock()
+        self._new_id = RisingIds()
+
+    async def open(self) -> None:
+        """There is nothing to connect to."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[MemoryTransaction]:
+        """Begin a transaction; commits when the block ends, rolls back when it raises."""
+        async with self._lock:
+            transaction = MemoryTransaction(self.tables, self._clock, self._new_id)
+            try:
+                yield transaction
+            except BaseException:
+                transaction.roll_back()
+                raise
+
+    async def has_due(self) -> bool:
+        """Whether a scan may find something."""
+        now, tables = self._clock.now(), self.tables
+        if any(wake_at <= now for wake_at in tables.wakes.values()) or any(k.pending for k in tables.signals.values()):
+            return True
+        unsent = (tables.sagas[saga_id].steps[key].send_after for saga_id, key in tables.unsent)
+        return any(send_after is not None and send_after <= now for send_after in unsent)
+
+    def is_transient(self, error: BaseException) -> bool:
+        """Nothing here gets better by itself but a lost race."""
+        return isinstance(error, ConcurrentUpdate)
+
+    async def close(self) -> None:
+        """Keep everything."""
+
+    def saga(self, saga_id: UUID) -> SagaInstance:
+        """Return a saga as committed, with the bodies and replies of its records.
+
+        Raises:
+            KeyError: there is none.
+        """
+        tables = self.tables
+        saga = tables.sagas[saga_id]
+        return replace(
+            saga,
+            steps={
+                key: replace(record, body=tables.bodies.get((saga_id, key)), reply=tables.replies.get((saga_id, key)))
+                for key, record in saga.steps.items()
+            },
+        )
