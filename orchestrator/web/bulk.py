@@ -119,9 +119,9 @@ def stop(connection: Connection, bulk_id: UUID, schema: str | None) -> None:
     connection.execute(update(bulk).where(*only_open).values(next_at=None, stopped_at=datetime.now(UTC)))
 
 
-def ask_some(connection: Connection, schema: str | None) -> datetime | None:
+def ask_some(connection: Connection, schema: str | None, *, now: datetime) -> datetime | None:
     """Ask the next few sagas of the bulk that is due first; returns when something is due again, None if never."""
-    bulk, now = in_schema(saga_bulk, schema), datetime.now(UTC)
+    bulk = in_schema(saga_bulk, schema)
     due = select(bulk).where(bulk.c.next_at.is_not(None)).order_by(bulk.c.next_at).limit(1)
     row = connection.execute(due).one_or_none()
     if row is None or row.next_at > now:
@@ -238,7 +238,7 @@ class BulkRunner:
     async def _run(self) -> None:
         while True:
             try:
-                due = await self._database.write(lambda c: ask_some(c, self._database.schema))
+                due = await self._database.write(lambda c: ask_some(c, self._database.schema, now=datetime.now(UTC)))
             except (SQLAlchemyError, OSError) as error:
                 logger.warning("Bulk actions wait for the database: %s", getattr(error, "orig", error))
                 await asyncio.sleep(_AFTER_TROUBLE_SECONDS)

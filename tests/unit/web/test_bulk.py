@@ -9,10 +9,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 
 from orchestrator.sql import SqlStore
-from orchestrator.sql.tables import saga_bulk, saga_signal
+from orchestrator.sql.tables import saga_signal
 from orchestrator.web import bulk
 from orchestrator.web.asking import Once, Wish
 from tests.conformance.stores import make_store, opened, sqlite_url
@@ -109,7 +109,7 @@ async def test_a_bulk_repeated_under_its_key_is_one(site: Site) -> None:
 
 async def test_a_stopped_bulk_asks_no_further_saga(url: str) -> None:
     async with opened_site(url, bulk_per_second=1) as site:
-        for _ in range(3):
+        for _ in range(20):
             await site.blocked()
         csrf = await site.csrf()
         asked = {"action": "retry", "reason": "x", "where": {"status": "blocked"}}
@@ -137,34 +137,25 @@ async def begun(store: SqlStore, ids: list[UUID], per_second: int = 40) -> UUID:
         )
 
 
-async def asked(store: SqlStore) -> tuple[datetime | None, int]:
+async def asked(store: SqlStore, *, now: datetime | None = None) -> tuple[datetime | None, int]:
     """Ask the next few; returns when something is due again, and how many signals there are by then."""
     async with store.engine.begin() as connection:
-        due = await connection.run_sync(bulk.ask_some, None)
+        due = await connection.run_sync(bulk.ask_some, None, now=now or datetime.now(UTC))
         return due, (await connection.execute(select(func.count()).select_from(saga_signal))).scalar_one()
-
-
-async def made_due(store: SqlStore) -> None:
-    async with store.engine.begin() as connection:
-        past = datetime.now(UTC) - timedelta(seconds=1)
-        await connection.execute(update(saga_bulk).where(saga_bulk.c.next_at.is_not(None)).values(next_at=past))
 
 
 async def test_sagas_are_asked_a_few_at_a_time_and_each_once(store: SqlStore) -> None:
     site = Site(None, store, None)  # type: ignore[arg-type]
     ids = [await site.blocked() for _ in range(12)]
     bulk_id = await begun(store, ids)
+    now = datetime.now(UTC)
 
-    counts = [(await asked(store))[1]]
-    due, same = await asked(store)
-    counts.append(same)  # it is not due yet
-    await made_due(store)
-    counts.append((await asked(store))[1])
-    await made_due(store)
+    assert await asked(store, now=now) == (now, 10)
+    due, same = await asked(store, now=now)
+    assert (due, same) == (now + bulk.TICK, 10), "it is not due yet"
+    assert await asked(store, now=due) == (due, 12)
 
-    assert counts == [10, 10, 12]
-    assert due is not None and due > datetime.now(UTC) - timedelta(seconds=1)
-    assert await asked(store) == (None, 12)
+    assert await asked(store, now=now + timedelta(hours=1)) == (None, 12)
     async with store.engine.connect() as connection:
         told = await connection.run_sync(bulk.get_bulk, bulk_id, None)
     assert (told.asked, told.waiting, told.ended) == (12, 0, False)
