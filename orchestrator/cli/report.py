@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import select
+import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -33,7 +35,7 @@ def reported(command: Callable[P, T]) -> Callable[P, T]:
         except typer.Exit:
             raise
         except Exception as error:
-            if Debugging.wanted or _is_ours(error):
+            if Debugging.wanted or _is_ours(error) or _nobody_reads(error):
                 raise
             text, code = explained(error)
             typer.secho(f"saga: {text}", err=True, fg=typer.colors.RED)
@@ -45,6 +47,15 @@ def reported(command: Callable[P, T]) -> Callable[P, T]:
 def _is_ours(error: Exception) -> bool:
     """Whether typer shows it itself, as it does for wrong usage."""
     return isinstance(error, typer.BadParameter)
+
+
+def _nobody_reads(error: Exception) -> bool:
+    """Whether the reader of our output has gone, as `head` does, and no connection: typer ends quietly then."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 def explained(error: Exception) -> tuple[str, int]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
@@ -163,3 +166,13 @@ def test_durations_read_as_people_say_them(seconds: float, words: str) -> None:
     from datetime import timedelta
 
     assert duration(timedelta(seconds=seconds)) == words
+
+
+def test_a_reader_that_has_gone_ends_a_command_without_a_word() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = (sys.executable, "-m", "orchestrator", "migrate", "--sql")
+    with open(writing, "wb") as pipe:
+        ended = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=60)
+
+    assert (ended.returncode, ended.stderr) == (1, "")
