@@ -39,6 +39,9 @@ class Role(StrEnum):
     OPERATOR = "operator"
 
 
+_ROLES: Final = {role.value: role for role in Role}
+
+
 @dataclass(frozen=True, slots=True)
 class Who:
     """Somebody who asks. `ambient`: their browser says so by itself, whoever made it ask."""
@@ -57,7 +60,7 @@ class Access:
 
     def __init__(self, settings: DashboardSettings) -> None:
         self._settings, self._networks = settings, settings.networks
-        self._key = _key_of(settings)
+        self._keys = _keys_of(settings)
 
     @property
     def by_token(self) -> bool:
@@ -79,7 +82,7 @@ class Access:
 
     def csrf_token(self, who: Who) -> str:
         """What a form of ours carries, for this caller."""
-        return self._signed(f"csrf:{who.name}")
+        return self._signed(f"csrf:{who.name}", who.role)
 
     def may_write(self, who: Who, csrf: str) -> None:
         """See to it that somebody may act, and means to.
@@ -112,7 +115,7 @@ class Access:
             return None
         shown = base64.urlsafe_b64encode((_name(name) or role.value).encode()).decode()
         content = f"{role.value}:{int(time.time()) + SESSION_SECONDS}:{shown}"
-        return f"{content}:{self._signed(content)}"
+        return f"{content}:{self._signed(content, role)}"
 
     def _by_bearer(self, request: Request) -> Who | None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -141,12 +144,13 @@ class Access:
 
     def _by_cookie(self, request: Request) -> Who | None:
         content, _, signature = request.cookies.get(COOKIE, "").rpartition(":")
-        if not content or not hmac.compare_digest(signature.encode(), self._signed(content).encode()):
+        role = _ROLES.get(content.partition(":")[0])
+        if role is None or not hmac.compare_digest(signature.encode(), self._signed(content, role).encode()):
             return None
-        role, expires, shown = content.split(":")
+        _, expires, shown = content.split(":")
         if int(expires) < time.time():
             return None
-        return Who(base64.urlsafe_b64decode(shown).decode(), Role(role), ambient=True)
+        return Who(base64.urlsafe_b64decode(shown).decode(), role, ambient=True)
 
     def _here(self, request: Request) -> Who | None:
         """This machine's own users, where nothing is set up.
@@ -162,8 +166,8 @@ class Access:
             return Role.OPERATOR
         return Role.READER if _same(token, self._settings.read_token) else None
 
-    def _signed(self, content: str) -> str:
-        return hmac.new(self._key, content.encode(), hashlib.sha256).hexdigest()
+    def _signed(self, content: str, role: Role) -> str:
+        return hmac.new(self._keys[role], content.encode(), hashlib.sha256).hexdigest()
 
     def _stranger(self) -> Problem:
         if self._settings.open:
@@ -175,10 +179,18 @@ class Access:
         return Problem(HTTPStatus.UNAUTHORIZED, "who", text, {"www-authenticate": "Bearer"})
 
 
-def _key_of(settings: DashboardSettings) -> bytes:
-    """What cookies are signed with: the same in all processes that have the same tokens."""
-    tokens = [token.get_secret_value() for token in (settings.token, settings.read_token) if token is not None]
-    return hashlib.sha256("\0".join(["sagasmith", *tokens]).encode()).digest() if tokens else secrets.token_bytes(32)
+def _keys_of(settings: DashboardSettings) -> dict[Role, bytes]:
+    """What is signed for each role, the same in all processes that have the same tokens.
+
+    An operator's key follows from what operators know alone: who may only look could sign for one otherwise.
+    """
+    return {Role.OPERATOR: _key(settings.token), Role.READER: _key(settings.read_token or settings.token)}
+
+
+def _key(token: SecretStr | None) -> bytes:
+    if token is None:
+        return secrets.token_bytes(32)
+    return hashlib.sha256(f"sagasmith\0{token.get_secret_value()}".encode()).digest()
 
 
 def _same(given: str, token: SecretStr | None) -> bool:

@@ -8,10 +8,11 @@ from uuid import uuid4
 
 import pytest
 from fastapi.routing import APIRoute
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from messaging.errors import SettingsError
 from orchestrator.web import DashboardSettings
+from orchestrator.web.access import Access
 from orchestrator.web.app import create_app
 from orchestrator.web.serving import served
 from tests.unit.web.conftest import READ_TOKEN, TOKEN, Site, opened
@@ -118,6 +119,13 @@ async def test_somebody_signs_in_acts_and_signs_out(url: str) -> None:
     assert "httponly" in cookie and "samesite=lax" in cookie and TOKEN not in cookie
     assert (session["user"], session["role"]) == ("Ann", "operator")
     assert (acted.status_code, out.status_code, after.status_code) == (303, 303, 401)
+
+
+async def test_who_may_only_look_cannot_sign_as_an_operator(url: str) -> None:
+    forger = Access(DashboardSettings(token=SecretStr(READ_TOKEN)))  # with all that a reader knows
+    cookie = forger.signed_in(READ_TOKEN, "Mallory")
+    async with opened(url, read_token=READ_TOKEN) as site:
+        assert (await site.http.get("/api/sagas", headers={"cookie": f"saga_session={cookie}"})).status_code == 401
 
 
 @pytest.mark.parametrize("cookie", ["operator:9999999999:QW5u:00", "x", "::", "operator:1:QW5u", '"'])
