@@ -19,6 +19,7 @@ from orchestrator.engine import Engine
 from orchestrator.instance import Direction, SagaInstance, SagaStatus, StepKey, StepRecord, StepStatus
 from orchestrator.loop import EngineLoop
 from orchestrator.memory import MemoryTransaction
+from orchestrator.memory.rows import Rows
 from orchestrator.outgoing import command_message
 from orchestrator.plan import Branch, ItemsLeaf, LeafPlan
 from orchestrator.signals import Decision, Incoming, ReplyReceived
@@ -232,7 +233,7 @@ def gives_each_attempt_a_key_of_its_own(patch: pytest.MonkeyPatch) -> None:
 
 
 def takes_what_it_has_claimed_for_sent(patch: pytest.MonkeyPatch) -> None:
-    write = vars(MemoryTransaction)["_write_record"]
+    write = vars(Rows)["_write_record"]
 
     def forgetful(tx: MemoryTransaction, saga_id: Any, record: StepRecord, before: StepRecord | None) -> StepRecord:
         claimed = record.send_attempts > 0
