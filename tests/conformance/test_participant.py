@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from datetime import timedelta
 from typing import Any
@@ -181,12 +182,11 @@ async def test_copies_of_one_order_all_at_once_do_it_once_and_are_all_answered(w
 
 
 async def test_an_event_is_handled_once_for_each_service(with_charges: Sessions) -> None:
-    service, handled = Service("mailer", sessions=with_charges), asyncio.Queue[str]()
+    service, handled, handlings = Service("mailer", sessions=with_charges), asyncio.Queue[str](), itertools.count()
 
     @service.subscribes(Paid)
     async def paid(event: Paid, context: Context) -> None:
-        count = len((await context.session.execute(select(charges))).all())
-        await context.session.execute(insert(charges).values(charge=f"{event.charge}-{count}"))
+        await context.session.execute(insert(charges).values(charge=f"{event.charge}-{next(handlings)}"))
         handled.put_nowait(event.charge)
 
     async with running(service) as asking:
