@@ -108,7 +108,7 @@ async def test_killed_between_replaying_and_removing_a_letter_is_in_both_places_
     await transport.open()
     await transport.declare([QueueSpec("orders")])
     dead = [Outgoing(Envelope(f"m-{number}", b"{}"), to_queue("orders.dead")) for number in range(3)]
-    assert not any(await transport.publish(dead, timeout=timedelta(seconds=10)))
+    assert not any(await transport.publish(dead, timeout=timedelta(seconds=30)))
 
     killed = {"ORCHESTRATOR_FAILPOINT": "dead_letters.replayed"}
     doomed = programs_on_rabbit.saga("dlq", "replay", "--queue", "orders", **killed)

@@ -34,7 +34,7 @@ from orchestrator.settings import OrchestratorSettings
 from orchestrator.sql.store import SqlStore
 from tests.conformance.stores import make_store, opened, sqlite_url
 
-SECONDS = timedelta(seconds=20)
+SECONDS = timedelta(seconds=60)
 
 
 class Purchase(BaseModel):

@@ -84,8 +84,8 @@ async def test_commands_replies_and_events_pass_through_on_every_transport(backe
     await runner.start()
     async with Bus(backend.transport) as bus:
         bus.use(stamps)
-        charged = await bus.request(Charge(charge="c1"), to="payments", timeout=timedelta(seconds=10))
-        await asyncio.wait_for(stamps.paid.wait(), 10)
+        charged = await bus.request(Charge(charge="c1"), to="payments", timeout=timedelta(seconds=30))
+        await asyncio.wait_for(stamps.paid.wait(), 30)
     await runner.stop()
 
     assert charged.charge == "c1"

@@ -205,9 +205,9 @@ async def test_a_nudge_after_commit_sends_at_once(sessions: Sessions) -> None:
         await write_outgoing_async(session, [message()])
         after_commit(session, mine.nudge)
 
-    await asyncio.wait_for(broker.arrived.wait(), 10)
+    await asyncio.wait_for(broker.arrived.wait(), 30)
     mine.stop()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 30)
     assert await stored(sessions) == 0
 
 
@@ -240,9 +240,9 @@ async def test_a_database_that_is_away_delays_the_relay_and_does_not_end_it(sess
     mine = Relay(Unreliable(SqlOutbox(sessions), failures=2), broker)  # type: ignore[arg-type]
     running = asyncio.create_task(mine.run())
 
-    await asyncio.wait_for(broker.arrived.wait(), 10)
+    await asyncio.wait_for(broker.arrived.wait(), 30)
     mine.stop()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 30)
     assert await stored(sessions) == 0
 
 
@@ -273,7 +273,7 @@ async def test_over_a_transport_that_dies_with_the_process_a_message_counts_when
 
     mine = Relay(SqlOutbox(sessions), broker)  # type: ignore[arg-type]
     running = asyncio.create_task(mine.run())
-    await asyncio.wait_for(broker.arrived.wait(), 10)
+    await asyncio.wait_for(broker.arrived.wait(), 30)
     mine.stop()
     await running
 

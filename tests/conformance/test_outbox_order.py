@@ -207,11 +207,11 @@ async def test_a_relay_that_is_told_to_stop_sends_no_more_of_a_key_and_gives_the
     await write(sessions, of_key("ann", 0), of_key("ann", 1))
     mine = Relay(SqlOutbox(sessions), broker)  # type: ignore[arg-type]
     running = asyncio.create_task(mine.run())
-    await asyncio.wait_for(broker.arrived.wait(), 10)
+    await asyncio.wait_for(broker.arrived.wait(), 30)
 
     mine.stop()
     slow.set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 30)
     assert broker.ids == ["ann-0"]
 
     assert await Relay(SqlOutbox(sessions), broker).drain_once() == 1  # type: ignore[arg-type]
@@ -227,7 +227,7 @@ async def test_a_relay_that_wakes_up_after_its_lease_repeats_messages_and_turns_
     for number in range(3):
         await write(sessions, of_key("ann", number))
     sleeper = asyncio.create_task(relay(sessions, asleep, clock).drain_once())
-    await asyncio.wait_for(asleep.arrived.wait(), 10)
+    await asyncio.wait_for(asleep.arrived.wait(), 30)
 
     clock.passes(LEASE)
     await drained(relay(sessions, broker, clock))

@@ -289,7 +289,7 @@ async def test_a_missing_table_is_an_outage_and_not_the_handlers_fault(
     async with running(payments(with_charges)) as asking:
         with noticing("messaging.outage", "cannot be used") as paused:
             await asking.send(Charge(charge="c1"), headers=as_order(ACTION))
-            await asyncio.wait_for(paused.wait(), 10)
+            await asyncio.wait_for(paused.wait(), 30)
         async with engine.begin() as connection:
             await connection.execute(text("ALTER TABLE not_yet_migrated RENAME TO message_inbox"))
         reply = await asking.reply()
@@ -359,7 +359,7 @@ async def test_what_a_bus_writes_in_a_transaction_leaves_with_it(with_charges: S
             await session.execute(insert(charges).values(charge="c1"))
             await bus.publish(Paid(charge="c1"), session=session)
             assert await mailer.backlog() == 0
-        (told,) = await asyncio.wait_for(mailer.take(1), 10)
+        (told,) = await asyncio.wait_for(mailer.take(1), 30)
     await mailer.ack([told])
     relay.stop()
     await relaying

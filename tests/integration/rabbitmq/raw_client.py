@@ -45,7 +45,7 @@ async def publish_raw(url: str, queue: str, properties: bytes, body: bytes) -> N
     frame(1, 1, b"\x00\x3c\x00\x28\x00\x00" + publish_address("", queue) + b"\x00")
     frame(2, 1, b"\x00\x3c\x00\x00" + LONGLONG.pack(len(body)) + properties)
     frame(3, 1, body)
-    confirm = await asyncio.wait_for(method(1), 10)
+    confirm = await asyncio.wait_for(method(1), 30)
     assert confirm[:4] == b"\x00\x3c\x00\x50", f"not confirmed: {confirm!r}"
     writer.close()
 

@@ -30,7 +30,7 @@ async def lines(process: asyncio.subprocess.Process, count: int) -> list[list[st
 
 async def killed(process: asyncio.subprocess.Process) -> None:
     process.kill()
-    await asyncio.wait_for(process.wait(), 10)
+    await asyncio.wait_for(process.wait(), 30)
 
 
 async def test_what_a_killed_process_had_in_hand_is_taken_over_and_nothing_else(redis_url: str, prefix: str) -> None:

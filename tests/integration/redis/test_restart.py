@@ -106,7 +106,7 @@ async def test_what_a_forgetful_server_lost_before_it_was_handled_is_not_confirm
 
             await eventually(stored, "a message in the stream")
         await asyncio.to_thread(restart_empty, private_redis)
-        (outcome,) = await asyncio.wait_for(publishing, 10)
+        (outcome,) = await asyncio.wait_for(publishing, 30)
         assert isinstance(outcome, NotConfirmed)
 
         publishing = asyncio.create_task(transport.publish([outgoing], timeout=SOON))

@@ -85,7 +85,7 @@ async def test_what_waits_in_the_database_is_shown_from_the_start(tmp_path: Path
             told.set()
 
     async with shop(tmp_path, watchers=[Told(registry)]):
-        await asyncio.wait_for(told.wait(), 10)
+        await asyncio.wait_for(told.wait(), 30)
 
     assert counted(registry, "saga_command_overdue_seconds") == {(): 0}
     assert counted(registry, "saga_outbox_oldest_seconds") == {(): 0}

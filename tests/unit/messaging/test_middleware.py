@@ -93,7 +93,7 @@ class Outcomes(Middleware):
         return settled
 
     async def next(self) -> Outcome:
-        return (await asyncio.wait_for(self.settled.get(), 10)).outcome
+        return (await asyncio.wait_for(self.settled.get(), 30)).outcome
 
 
 class Raises(Middleware):
@@ -254,7 +254,7 @@ async def test_an_event_that_middleware_keeps_refusing_is_put_off_and_then_dead_
     service.use(outcomes, Raises(where, times=2))
     async with running(service) as asking:
         await asking.publish(Paid())
-        dead = await asyncio.wait_for(asking.dead_letter(), 10)
+        dead = await asyncio.wait_for(asking.dead_letter(), 30)
         if where == "before the handler":
             assert [await outcomes.next(), await outcomes.next()] == [Outcome.PUT_OFF, Outcome.DEAD_LETTERED]
 
@@ -334,7 +334,7 @@ async def test_what_it_publishes_and_changes_leaves_with_the_handlers_success(pa
     mailer = await transport.subscribe("mailer", prefetch_messages=10)
     async with running(payments, transport) as asking:
         await asking.ask(Charge())
-        told = [delivery for _ in range(2) for delivery in await asyncio.wait_for(mailer.take(1), 10)]
+        told = [delivery for _ in range(2) for delivery in await asyncio.wait_for(mailer.take(1), 30)]
 
     assert [decode_body(Paid, delivery.envelope.body).charge for delivery in told] == ["by middleware", "c1"]
     assert [delivery.envelope.headers["stamp"] for delivery in told] == ["here", "here"]
