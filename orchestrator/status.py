@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Connection, Integer, Select, TableClause, Text, column, or_, select, table
+from sqlalchemy import ColumnElement, Connection, Select, TableClause, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.instance import Direction, SagaStatus, StepStatus
 from orchestrator.sql.tables import in_schema, saga_audit, saga_history, saga_step
-from orchestrator.sql.types import Id, Instant
+from orchestrator.views import ViewRow, named_view, read_view
 
 P = ParamSpec("P")
 R = TypeVar("R", "HistoryRow", "AuditRow")
 T = TypeVar("T")
+V = TypeVar("V", bound=ViewRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,25 +117,13 @@ class SagaFilter:
 
 
 EVERYTHING: Final = SagaFilter()
-_TYPES: Final[dict[str, Any]] = {
-    **dict.fromkeys(("saga_id",), Id),
-    **dict.fromkeys(("version", "attempt", "seq", "round"), Integer),
-    **dict.fromkeys(("waiting_since", "next_wake_at", "paused_at", "started_at"), Instant),
-    **dict.fromkeys(("updated_at", "ended_at", "sent_at", "deadline"), Instant),
-}
 _ENDED: Final = [status.value for status in SagaStatus if status.terminal]
 _OPEN: Final = [status.value for status in StepStatus if status.open]
 
 
-@lru_cache
-def _view(name: str, row: type[Any], schema: str | None) -> TableClause:
-    columns = [column(one.name, _TYPES.get(one.name, Text)()) for one in fields(row)]
-    return table(name, *columns) if schema is None else table(name, *columns, schema=schema)
-
-
 def get_saga(connection: Connection, saga_id: UUID, *, schema: str | None = None) -> SagaRow | None:
     """One saga; None if there is none."""
-    view = _view("saga_status", SagaRow, schema)
+    view = named_view("saga_status", SagaRow, schema)
     row = connection.execute(select(view).where(view.c.saga_id == saga_id)).one_or_none()
     return None if row is None else _saga(row)
 
@@ -149,7 +137,7 @@ def list_sagas(
     schema: str | None = None,
 ) -> list[SagaRow]:
     """One page, the newest first; `after` is the last id of the page before."""
-    view = _view("saga_status", SagaRow, schema)
+    view = named_view("saga_status", SagaRow, schema)
     statement = _filtered(select(view), view, which, schema).order_by(view.c.saga_id.desc()).limit(limit)
     if after is not None:
         statement = statement.where(view.c.saga_id < after)
@@ -160,14 +148,14 @@ def ids_of(
     connection: Connection, which: SagaFilter = EVERYTHING, *, limit: int | None = None, schema: str | None = None
 ) -> list[UUID]:
     """The ids of all of them at one moment, the oldest first; at most so many."""
-    view = _view("saga_status", SagaRow, schema)
+    view = named_view("saga_status", SagaRow, schema)
     statement = _filtered(select(view.c.saga_id), view, which, schema).order_by(view.c.saga_id).limit(limit)
     return list(connection.scalars(statement))
 
 
 def timeline_of(connection: Connection, saga_id: UUID, *, schema: str | None = None) -> list[TimelineRow]:
     """What a saga did, in order."""
-    view = _view("saga_timeline", TimelineRow, schema)
+    view = named_view("saga_timeline", TimelineRow, schema)
     statement = select(view).where(view.c.saga_id == saga_id).order_by(view.c.seq, view.c.branch)
     return [_step(row) for row in connection.execute(statement)]
 
@@ -194,17 +182,17 @@ class StatusReader:
     """The same for coroutines, on connections of an engine (such as `SqlStore.engine`)."""
 
     def __init__(self, engine: AsyncEngine, *, schema: str | None = None) -> None:
-        self._engine, self._schema = engine, schema
+        self._engine, self.schema = engine, schema
 
     async def get(self, saga_id: UUID) -> SagaRow | None:
         """One saga; None if there is none."""
-        return await self._read(get_saga, saga_id, schema=self._schema)
+        return await self.read(get_saga, saga_id, schema=self.schema)
 
     async def list(self, which: SagaFilter = EVERYTHING, *, page_size: int = 100) -> AsyncIterator[SagaRow]:
         """All of them, the newest first, a page at a time; each page is read in a transaction of its own."""
         after: UUID | None = None
         while True:
-            page = await self._read(list_sagas, which, after=after, limit=page_size, schema=self._schema)
+            page = await self.read(list_sagas, which, after=after, limit=page_size, schema=self.schema)
             for row in page:
                 yield row
             if len(page) < page_size:
@@ -213,21 +201,28 @@ class StatusReader:
 
     async def timeline(self, saga_id: UUID) -> Sequence[TimelineRow]:
         """What a saga did, in order."""
-        return await self._read(timeline_of, saga_id, schema=self._schema)
+        return await self.read(timeline_of, saga_id, schema=self.schema)
 
     async def history(self, saga_id: UUID) -> Sequence[HistoryRow]:
         """What happened to a saga beside the plain path, in order."""
-        return await self._read(history_of, saga_id, schema=self._schema)
+        return await self.read(history_of, saga_id, schema=self.schema)
 
     async def audit(self, saga_id: UUID) -> Sequence[AuditRow]:
         """What operators asked of a saga, in order."""
-        return await self._read(audit_of, saga_id, schema=self._schema)
+        return await self.read(audit_of, saga_id, schema=self.schema)
 
     async def answer(self, signal_id: UUID) -> AuditRow | None:
         """What became of an operator's signal; None while no engine has taken it."""
-        return await self._read(answer_to, signal_id, schema=self._schema)
+        return await self.read(answer_to, signal_id, schema=self.schema)
 
-    async def _read(self, call: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def rows(
+        self, row: type[V], *where: ColumnElement[bool], limit: int = 100, newest_first: bool = False
+    ) -> Sequence[V]:
+        """The rows of a view, such as `StuckRow`; see `views.read_view`."""
+        return await self.read(read_view, row, *where, limit=limit, newest_first=newest_first, schema=self.schema)
+
+    async def read(self, call: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function of this kind on a connection, in a transaction of its own."""
         async with self._engine.connect() as connection:
             return await connection.run_sync(call, *args, **kwargs)
 

@@ -28,12 +28,11 @@ def list_sagas(
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
     database_url: options.DatabaseUrl = None,
     as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
 ) -> None:
     """List sagas, newest first. With --json one line of JSON each."""
     rows = asyncio.run(_read(database_url, saga, status, key, limit + 1))
-    for row in rows[:limit] if as_json else ():
-        output.print_json(row)
-    if rows and not as_json:
+    if not output.printed_for_programs(rows[:limit], as_json=as_json, as_csv=as_csv) and rows:
         print_table(output.console(), rows[:limit])
     if not rows:
         typer.echo("No sagas match.", err=True)

@@ -71,6 +71,16 @@ AppDir: TypeAlias = Annotated[
     str, typer.Option("--app-dir", metavar="DIR", help="Where modules are looked for first.", show_default=True)
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+AsCsv: TypeAlias = Annotated[bool, typer.Option("--csv", help="Print CSV, with a line of names first.")]
+Since: TypeAlias = Annotated[
+    timedelta | None,
+    typer.Option(
+        metavar="AGE",
+        parser=parsed_duration,
+        help="Only sagas that were started so long ago at most: 90s, 15m, 2h, 7d.",
+        show_default=False,
+    ),
+]
 Reason: TypeAlias = Annotated[
     str, typer.Option("--reason", "-r", metavar="TEXT", help="Why; it is kept with the saga.", show_default=False)
 ]

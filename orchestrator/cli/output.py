@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -11,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 import typer
+
+from orchestrator.cli import exits
+from orchestrator.cli.exits import CommandError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,6 +61,32 @@ def print_table(console: Console, table: Table) -> None:
 def print_json(value: Any) -> None:
     """Print one JSON document on a line of its own."""
     typer.echo(json_text(value))
+
+
+def printed_for_programs(rows: Sequence[Any], *, as_json: bool, as_csv: bool) -> bool:
+    """Print rows as lines of JSON, or as CSV below their names; False if neither is asked for.
+
+    In CSV lists are JSON, and what is missing is empty.
+
+    Raises:
+        CommandError: both are asked for.
+    """
+    if as_json and as_csv:
+        raise CommandError("--json and --csv exclude each other", exits.USAGE)
+    plain_rows = [plain(row) for row in rows] if as_json or as_csv else []
+    if as_csv and plain_rows:
+        lines = io.StringIO()
+        writer = csv.DictWriter(lines, list(plain_rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in plain_rows)
+        typer.echo(lines.getvalue(), nl=False)
+    for row in plain_rows if as_json else ():
+        typer.echo(json.dumps(row, ensure_ascii=False))
+    return as_json or as_csv
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict, bool)) else value
 
 
 def json_text(value: Any) -> str:

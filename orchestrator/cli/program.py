@@ -18,13 +18,16 @@ from orchestrator.cli import (
     dlq,
     doctor,
     export,
+    failures,
     graph,
+    history,
     listing,
     migrate,
     relay,
     run,
     show,
     start,
+    stats,
     topology,
     upgrade,
     watch,
@@ -202,12 +205,16 @@ _add(
     "saga list",
     "saga list --status blocked",
     "saga list --saga create-order --key 1001 --json",
+    "saga list --status blocked --limit 10000 --csv > blocked.csv",
 )
 _add("show", show.show, _SAGAS, "saga show 019f6d3a-...", "saga show 019f6d3a-... --json")
 _add("why", why.why, _SAGAS, "saga why 019f6d3a-...", "saga why 019f6d3a-... --json")
 _add(
     "export", export.export, _SAGAS, "saga export 019f6d3a-... --as-test --app shop.main:app > tests/test_order_1001.py"
 )
+_add("history", history.history, _SAGAS, "saga history 019f6d3a-...", "saga history 019f6d3a-... --json")
+_add("failures", failures.failures, _SAGAS, "saga failures", "saga failures --saga create-order --all --since 24h")
+_add("stats", stats.stats, _SAGAS, "saga stats --since 24h", "saga stats --saga create-order --steps --csv")
 _add("watch", watch.watch, _SAGAS, "saga watch 019f6d3a-...", "saga watch --all")
 _add(
     "upgrade",

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from orchestrator.errors import UnknownSaga
 from orchestrator.evidence import read_evidence
+from orchestrator.failures import FailureGroup, failures
 from orchestrator.instance import SagaStatus
 from orchestrator.recorded import read_recorded
 from orchestrator.status import (
@@ -35,7 +36,7 @@ from orchestrator.web.overview import overview_of
 from orchestrator.web.payloads import Payloads, payloads_of
 from orchestrator.web.problems import API, ProblemBody
 from orchestrator.web.problems import MEDIA_TYPE as PROBLEM
-from orchestrator.web.surveys import FailureGroup, Survey, audits, failures
+from orchestrator.web.surveys import Survey, audits
 from orchestrator.web.web import web_of
 from orchestrator.web.words import Action, Key, Reason, Word, storable
 from orchestrator.why import Explanation, explain

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
+from orchestrator.failures import failures
 from orchestrator.instance import SagaStatus
 from orchestrator.status import SagaFilter, ids_of
 from orchestrator.web import bulk
@@ -20,7 +21,6 @@ from orchestrator.web.api import MOST, Limit
 from orchestrator.web.api import router as sagas_router
 from orchestrator.web.asking import Once, Wish
 from orchestrator.web.problems import API, Problem
-from orchestrator.web.surveys import failures
 from orchestrator.web.web import Web, web_of
 from orchestrator.web.words import Action, Key, Reason, Word
 

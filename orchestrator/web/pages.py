@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from orchestrator.errors import UnknownSaga
 from orchestrator.evidence import Evidence, read_evidence
+from orchestrator.failures import MOST_FAILURES, failures
 from orchestrator.graph_svg import svg
 from orchestrator.instance import SagaStatus
 from orchestrator.recorded import Recorded, read_recorded
@@ -29,7 +30,7 @@ from orchestrator.web.payloads import payloads_of
 from orchestrator.web.problems import Problem
 from orchestrator.web.rendering import link, render, seen_at
 from orchestrator.web.shield import PICTURE_POLICY
-from orchestrator.web.surveys import MOST_FAILURES, audits, failures, saga_names
+from orchestrator.web.surveys import audits, saga_names
 from orchestrator.web.web import Web, web_of
 from orchestrator.web.words import Word
 from orchestrator.why import explain

@@ -11,11 +11,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from orchestrator.failures import earliest_id, failures
 from orchestrator.ids import new_saga_id
 from orchestrator.instance import BlockedReason, Pin, SagaStatus, StepStatus
 from orchestrator.sql import SqlStore
 from orchestrator.store import AuditEntry
-from orchestrator.web.surveys import audits, earliest_id, ended_by_hour, failures, saga_names, survey
+from orchestrator.web.surveys import audits, ended_by_hour, saga_names, survey
 from tests.conformance.stores import PIN, MovableClock, command, make_store, new_saga, opened, sqlite_url, started
 
 BLOCKED: dict[str, Any] = {"status": SagaStatus.BLOCKED, "blocked_reason": BlockedReason.CODE_ERROR, "wake_at": None}

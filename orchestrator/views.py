@@ -1,0 +1,158 @@
+"""Rows of the documented views that are about more than one saga, each as a class; reads only.
+
+`saga_status` and `saga_timeline` are in `status.py`, with what filters them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, ClassVar, Final, TypeVar
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Float, Integer, TableClause, Text, column, select, table
+
+from orchestrator.sql.types import Id, Instant
+
+_TYPES: Final[dict[str, Any]] = {
+    **dict.fromkeys(("saga_id", "held_by", "dead_letter_id"), Id),
+    **dict.fromkeys(("version", "attempt", "seq", "round"), Integer),
+    **dict.fromkeys(("since", "waiting_since", "held_since", "next_wake_at", "paused_at", "dead_at"), Instant),
+    **dict.fromkeys(("started_at", "updated_at", "ended_at", "sent_at", "deadline"), Instant),
+    "seconds": Float,
+}
+
+
+class ViewRow:
+    """A row of a view: its fields are the view's columns."""
+
+    __slots__ = ()
+    view: ClassVar[str]
+    rises_with: ClassVar[str]
+    """The column that says when: rows are read by it."""
+
+
+R = TypeVar("R", bound=ViewRow)
+
+
+@dataclass(frozen=True, slots=True)
+class StuckRow(ViewRow):
+    """A saga that needs someone, and why."""
+
+    view: ClassVar[str] = "saga_stuck"
+    rises_with: ClassVar[str] = "since"
+    saga_id: UUID
+    saga: str
+    business_key: str | None
+    status: str
+    step: str | None
+    why: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRow(ViewRow):
+    """A saga that turned back, is blocked or was given up, with what went wrong first."""
+
+    view: ClassVar[str] = "saga_failed"
+    rises_with: ClassVar[str] = "since"
+    saga_id: UUID
+    saga: str
+    version: int
+    business_key: str | None
+    status: str
+    failed_step: str | None
+    error_code: str | None
+    error_text: str | None
+    blocked_reason: str | None
+    blocked_step: str | None
+    since: datetime
+    started_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyRow(ViewRow):
+    """How long an ended saga took (`step` is empty), or one direction of one of its steps."""
+
+    view: ClassVar[str] = "saga_latency"
+    rises_with: ClassVar[str] = "ended_at"
+    saga_id: UUID
+    saga: str
+    version: int
+    step: str
+    direction: str
+    status: str
+    started_at: datetime
+    ended_at: datetime
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LockWaitRow(ViewRow):
+    """A saga that waits for a resource, and who holds it; nobody if it waits for its turn."""
+
+    view: ClassVar[str] = "saga_lock_wait"
+    rises_with: ClassVar[str] = "waiting_since"
+    saga_id: UUID
+    saga: str
+    business_key: str | None
+    step: str
+    resource: str
+    waiting_since: datetime
+    held_by: UUID | None
+    held_by_step: str | None
+    held_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterRow(ViewRow):
+    """A message nobody could use, where the broker is memory; RabbitMQ and Redis keep their own."""
+
+    view: ClassVar[str] = "saga_dead_letter"
+    rises_with: ClassVar[str] = "dead_at"
+    dead_letter_id: UUID
+    queue: str
+    dead_at: datetime
+    reason: str
+    detail: str
+    message: str
+    message_id: str
+    correlation_id: str
+
+
+def view_of(row: type[ViewRow], schema: str | None) -> TableClause:
+    """A view, as statements name it; its columns have the types of both databases."""
+    fields_of: Any = row
+    return named_view(row.view, fields_of, schema)
+
+
+@lru_cache
+def named_view(name: str, row: Any, schema: str | None) -> TableClause:
+    """A view with a column for each field of a dataclass, the same one each time."""
+    columns = [column(one.name, _TYPES.get(one.name, Text)()) for one in fields(row)]
+    return table(name, *columns) if schema is None else table(name, *columns, schema=schema)
+
+
+def read_view(
+    connection: Connection,
+    row: type[R],
+    *where: ColumnElement[bool],
+    limit: int = 100,
+    newest_first: bool = False,
+    schema: str | None = None,
+) -> list[R]:
+    """The rows of a view, the oldest first unless asked otherwise; at most so many.
+
+    `row` is the class of the rows, such as `StuckRow`; `where` are conditions on columns of `view_of(row, schema)`.
+    """
+    view = view_of(row, schema)
+    when = view.c[row.rises_with]
+    statement = select(view).where(*where).order_by(when.desc() if newest_first else when).limit(limit)
+    return [row(*found) for found in connection.execute(statement)]
+
+
+ROWS: Final[Sequence[type[ViewRow]]] = (StuckRow, FailedRow, LatencyRow, LockWaitRow, DeadLetterRow)
+"""The views that have a class here."""
