@@ -28,7 +28,7 @@ def test_what_is_committed_is_mailed_in_order_and_what_is_not_is_not(
     mailer.wait_until_it_says("Running")
     server.wait_until_it_says("Starting")
 
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as shop:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90) as shop:
         eventually(lambda: answers(shop), because=programs.tails)
         assert shop.post("/orders", json={"number": "1", "customer": ANN}).status_code == 202
         assert shop.post("/orders/1/payment").status_code == 202

@@ -82,7 +82,7 @@ async def end_of(client: httpx.AsyncClient, saga_id: str) -> dict[str, Any]:
 async def test_a_booking_is_committed_when_its_response_begins_and_its_saga_completes(
     server: tuple[Program, str],
 ) -> None:
-    async with httpx.AsyncClient(base_url=server[1], timeout=30) as client:
+    async with httpx.AsyncClient(base_url=server[1], timeout=90) as client:
         response = await client.post("/bookings", json=booking("ann", "1A"))
 
         assert response.status_code == 202
@@ -92,7 +92,7 @@ async def test_a_booking_is_committed_when_its_response_begins_and_its_saga_comp
 
 
 async def test_a_seat_that_is_taken_compensates_the_second_booking(server: tuple[Program, str]) -> None:
-    async with httpx.AsyncClient(base_url=server[1], timeout=30) as client:
+    async with httpx.AsyncClient(base_url=server[1], timeout=90) as client:
         first = await client.post("/bookings", json=booking("ann", "1A"))
         assert (await end_of(client, first.json()["saga_id"]))["status"] == "completed"
 
@@ -103,7 +103,7 @@ async def test_a_seat_that_is_taken_compensates_the_second_booking(server: tuple
 
 
 async def test_a_request_that_is_rolled_back_starts_nothing(server: tuple[Program, str], programs: Programs) -> None:
-    async with httpx.AsyncClient(base_url=server[1], timeout=30) as client:
+    async with httpx.AsyncClient(base_url=server[1], timeout=90) as client:
         assert (await client.post("/bookings", json=booking("ann", "1A"))).status_code == 202
 
         refused = await client.post("/bookings", json=booking("ann", "1B"))
@@ -115,7 +115,7 @@ async def test_a_request_that_is_rolled_back_starts_nothing(server: tuple[Progra
 
 async def test_a_booking_posted_again_and_again_is_one_saga(server: tuple[Program, str], programs: Programs) -> None:
     new = booking("ann", "1A")
-    async with httpx.AsyncClient(base_url=server[1], timeout=30) as client:
+    async with httpx.AsyncClient(base_url=server[1], timeout=90) as client:
         responses = await asyncio.gather(*(client.post("/bookings", json=new) for _ in range(10)))
 
         assert [response.status_code for response in responses] == [202] * 10
@@ -125,5 +125,5 @@ async def test_a_booking_posted_again_and_again_is_one_saga(server: tuple[Progra
 
 
 async def test_an_unknown_booking_is_not_found(server: tuple[Program, str]) -> None:
-    async with httpx.AsyncClient(base_url=server[1], timeout=30) as client:
+    async with httpx.AsyncClient(base_url=server[1], timeout=90) as client:
         assert (await client.get(f"/bookings/{UUID(int=7)}")).status_code == 404

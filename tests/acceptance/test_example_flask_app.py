@@ -15,7 +15,7 @@ def served(programs: Programs) -> httpx.Client:
     (port,) = free_ports(1)
     app = ("flask", "--app", "flask_app.main", "run", "--port", str(port))
     programs.start(sys.executable, "-m", *app, name="flask").wait_until_it_says("Running on")
-    return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90)
 
 
 def test_in_one_process_an_order_is_told_to_the_warehouse_once_it_is_committed(programs: Programs) -> None:

@@ -74,7 +74,7 @@ class Asker:
         One killed between its answer and its acknowledgement answers again: always the same.
         """
         while message_id not in self._answers:
-            reply = await asyncio.wait_for(self._heard.get(), 20)
+            reply = await asyncio.wait_for(self._heard.get(), 90)
             headers, answered = reply.headers, str(reply.correlation_id)
             answer = str(headers["outcome"]), str(headers.get("error-code", "")), json.loads(reply.body)
             assert self._answers.setdefault(answered, answer) == answer

@@ -94,7 +94,7 @@ async def test_a_peer_takes_part_in_sagas_answers_requests_and_hears_events(
         engine = create_async_engine(database_url)
         client = SagaClient(engine)
         started = [await client.start(BuySaga, Order(order=str(cents), cents=cents)) for cents in (900, 2000)]
-        ended = [await client.wait(saga.id, timeout=timedelta(seconds=20)) for saga in started]
+        ended = [await client.wait(saga.id, timeout=timedelta(seconds=90)) for saga in started]
         good, refused = [await client.state(BuySaga, saga.id) for saga in started]
         await engine.dispose()
 

@@ -148,8 +148,11 @@ async def test_a_handler_that_takes_too_long_is_rolled_back_on_every_database(se
         await asking.send_raw(order, to_queue("payments"))
         too_long = await asking.reply()
         slowly.clear()
-        await asking.send_raw(order, to_queue("payments"))
-        in_time = await asking.reply()
+        while True:  # a slow machine may be too late again
+            await asking.send_raw(order, to_queue("payments"))
+            in_time = await asking.reply()
+            if in_time.text_header(wire.OUTCOME) != "retry":
+                break
     async with sessions() as session:
         written = list(await session.scalars(select(charges.c.charge)))
 

@@ -33,7 +33,7 @@ from tests.support.processes import clean_up_done, leave_nothing_behind
 ROOT = Path(__file__).resolve().parent.parent.parent
 REPLIES, EVENTS = "orchestrator.main.replies", "orchestrator.main.events"
 QUEUES = (REPLIES, EVENTS, *SERVICES)
-PATIENCE = 60.0
+PATIENCE = 150.0
 EVERY_KIND = tuple(Kind)
 
 

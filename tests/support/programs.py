@@ -21,7 +21,7 @@ EXAMPLES = ROOT / "examples"
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], *, within: float = 30, because: Callable[[], str] = str) -> T:
+def eventually(look: Callable[[], T], *, within: float = 90, because: Callable[[], str] = str) -> T:
     """Look again and again until there is something, and return it; fail with `because()` when time is up."""
     ends = time.monotonic() + within
     while not (found := look()):
@@ -31,7 +31,7 @@ def eventually(look: Callable[[], T], *, within: float = 30, because: Callable[[
     return found
 
 
-async def until(holds: Callable[[], Awaitable[bool]], *, within: float = 30) -> None:
+async def until(holds: Callable[[], Awaitable[bool]], *, within: float = 90) -> None:
     """Look again and again until it holds.
 
     Raises:
@@ -53,7 +53,7 @@ class Program:
         """All it has said so far."""
         return self._said_in.read_text(errors="replace")
 
-    def wait_until_it_says(self, text: str, *, within: float = 30) -> None:
+    def wait_until_it_says(self, text: str, *, within: float = 90) -> None:
         """Wait until the text is among what it has said; fails at once when the process has ended without."""
 
         def look() -> bool:
@@ -81,7 +81,7 @@ class Program:
         """Ask it to end, as a process manager does."""
         self.process.send_signal(signal.SIGTERM)
 
-    def result(self, *, within: float = 60) -> int:
+    def result(self, *, within: float = 150) -> int:
         """Wait for its end and return its exit status."""
         return self.process.wait(timeout=within)
 
@@ -142,7 +142,7 @@ class Programs:
         """Start `saga`, the program."""
         return self.start(sys.executable, "-m", "orchestrator", *arguments, name=" ".join(arguments), **environment)
 
-    def done(self, program: Program, *, within: float = 60) -> str:
+    def done(self, program: Program, *, within: float = 150) -> str:
         """Wait until a program has succeeded and return what it said."""
         if program.result(within=within) != 0:
             raise AssertionError(f"{program.name} ended with {program.process.returncode}: {program.said[-3000:]}")

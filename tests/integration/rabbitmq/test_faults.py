@@ -81,7 +81,7 @@ async def test_a_connection_cut_while_publishing_leaves_every_message_with_an_ou
     cutter = asyncio.create_task(cut())
     while unconfirmed and cuts < 6:
         part = list(unconfirmed.values())[:50]
-        outcomes = await send(transport, *part, to="orders", timeout=timedelta(seconds=5))
+        outcomes = await send(transport, *part, to="orders", timeout=timedelta(seconds=30))
         for message, outcome in zip(part, outcomes, strict=True):
             assert outcome is None or isinstance(outcome, NotConfirmed)
             if outcome is None:
@@ -91,7 +91,7 @@ async def test_a_connection_cut_while_publishing_leaves_every_message_with_an_ou
 
     subscription = await transport.subscribe("orders", prefetch_messages=500)
     seen: set[str] = set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         while not seen >= {message.message_id for message in messages}:
             deliveries = await subscription.take(500)
             seen |= {delivery.envelope.message_id for delivery in deliveries}

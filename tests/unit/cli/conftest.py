@@ -112,9 +112,9 @@ def engine_running(shell: Shell) -> Iterator[None]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert started.wait(20) and not failed, failed
+        assert started.wait(90) and not failed, failed
         yield
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(90)
     assert not thread.is_alive() and not failed, failed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from orchestrator.cli import exits
@@ -48,6 +50,7 @@ app = Orchestrator(sagas=[ParcelSaga])
 def trapped(bare_shell: Shell, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module with a compensation that reads its own reply."""
     monkeypatch.syspath_prepend(str(bare_shell.folder))
+    monkeypatch.delitem(sys.modules, "parcel_trap", raising=False)  # of another test's folder
     (bare_shell.folder / "parcel_trap.py").write_text(TRAP, encoding="utf-8")
     return "parcel_trap:app"
 

@@ -56,7 +56,7 @@ async def pages(shell: Shell, *paths: str) -> list[str]:
     (port,) = free_ports(1)
     async with (
         beside(f"127.0.0.1:{port}", settings, MessagingSettings(), walls.app),
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=90) as http,
     ):
         answers = await asyncio.gather(*(http.get(path) for path in paths))
     return [answer.raise_for_status().text for answer in answers]

@@ -223,7 +223,7 @@ def test_why_of_a_saga_nobody_knows_is_not_found(shell: Shell) -> None:
 
 def test_a_reply_token_completes_a_step_from_a_shell_and_is_told_why_it_does_not_again(working_shell: Shell) -> None:
     saga_id = working_shell.start("later")
-    token = walls.tokens.get(timeout=20)
+    token = walls.tokens.get(timeout=90)
 
     done = working_shell("complete", token, "--data", "{}", "--reason", "looked at it")
     assert (done.code, done.out.partition(":")[0]) == (0, "Accepted"), done.err
@@ -236,7 +236,7 @@ def test_a_reply_token_refuses_a_step_with_a_code(working_shell: Shell) -> None:
     saga_id = working_shell.start("later")
 
     refused = working_shell(
-        "complete", walls.tokens.get(timeout=20), "--failure", "paint-refused", "-d", '{"reason": "it rains"}'
+        "complete", walls.tokens.get(timeout=90), "--failure", "paint-refused", "-d", '{"reason": "it rains"}'
     )
 
     assert refused.code == 0, refused.err

@@ -337,9 +337,9 @@ def test_the_worst_comes_first_and_sound_sagas_are_left_alone() -> None:
 def test_a_hundred_sagas_are_checked_in_under_a_second() -> None:
     sagas = [orders.with_steps(CreatingOrder(), ReservingCredit(), name=f"saga-{n}") for n in range(100)]
 
-    began = time.perf_counter()
+    began = time.process_time()
     check(sagas)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 # -- locks
