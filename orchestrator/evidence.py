@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, and_, func, or_, select
 
 from orchestrator.instance import LOCKS, TIMER, Direction, Pin, StepStatus
 from orchestrator.sql.tables import (
@@ -89,6 +89,8 @@ class Evidence:
     audit: Sequence[AuditRow]
     known: bool = True
     """Whether an engine that was heard of in the last minute has its definition."""
+    blocking_error: tuple[str, str] = ("", "")
+    """Code and text of what went wrong last at the step that blocks it."""
 
 
 def read_evidence(connection: Connection, saga_id: UUID, *, schema: str | None = None) -> Evidence | None:
@@ -103,6 +105,7 @@ def read_evidence(connection: Connection, saga_id: UUID, *, schema: str | None =
         _unmatched(connection, saga_id, schema),
         audit_of(connection, saga_id, schema=schema),
         _known(connection, saga_id, schema),
+        _blocking_error(connection, saga, schema),
     )
 
 
@@ -112,6 +115,22 @@ def _known(connection: Connection, saga_id: UUID, schema: str | None) -> bool:
     pin = Pin(*connection.execute(select(*columns).where(instance.id == saga_id)).one())
     workers = live_workers(connection, datetime.now(UTC), DEAD_AFTER, schema=schema)
     return any(pin in worker.pins for worker in workers)
+
+
+def _blocking_error(connection: Connection, saga: SagaRow, schema: str | None) -> tuple[str, str]:
+    """Of the undo rather than of the action; a step of an item is named as `Step/item`."""
+    if saga.blocked_step is None:
+        return "", ""
+    step = in_schema(saga_step, schema).c
+    statement = (
+        select(step.error_code, step.error_text)
+        .where(step.saga_id == saga.saga_id, step.error_code != "")
+        .where(or_(step.step == saga.blocked_step, step.step + "/" + step.branch == saga.blocked_step))
+        .order_by(step.seq.desc())
+        .limit(1)
+    )
+    row = connection.execute(statement).one_or_none()
+    return ("", "") if row is None else (row.error_code, row.error_text)
 
 
 def _awaited(connection: Connection, saga_id: UUID, schema: str | None) -> list[Awaited]:

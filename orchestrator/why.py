@@ -70,7 +70,9 @@ def _sentences(evidence: Evidence, now: datetime) -> Iterator[str]:
         yield _paused(evidence, now)
     if saga.blocked_reason is not None:
         yield _BLOCKED[BlockedReason(saga.blocked_reason)].format(step=saga.blocked_step or "the saga")
-    if cause := _cause(saga):
+        if last := _problem(*evidence.blocking_error):
+            yield f"The last error was {last}."
+    if cause := _cause(evidence):
         yield cause
     if not saga.status.terminal:
         still = saga.paused_at is not None or saga.status is SagaStatus.BLOCKED
@@ -115,9 +117,11 @@ _BLOCKED: Final = {
 }
 
 
-def _cause(saga: SagaRow) -> str:
+def _cause(evidence: Evidence) -> str:
+    """What turned it back; nothing, if what blocks it has just been told."""
+    saga = evidence.saga
     problem = _problem(saga.error_code, saga.error_text)
-    if not problem:
+    if not problem or problem == _problem(*evidence.blocking_error):
         return ""
     if saga.status is SagaStatus.BLOCKED and saga.failed_step == saga.blocked_step:
         return f"The last error was {problem}."
