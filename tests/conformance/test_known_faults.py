@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,14 @@ class OneByOne(Saga[Trip]):
     steps = (Flight(), Hotel(), Car())
 
 
+class Late(Booking):
+    retry = ONCE
+
+
+class Impatient(Saga[Trip]):
+    steps = (Late(),)
+
+
 class Insured(Saga[Trip]):
     """The same saga, deployed with one more step before the others."""
 
@@ -83,10 +92,14 @@ class Together(Saga[Trip]):
     steps = (Parallel(Flight(), Hotel()), Car())
 
 
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[Any]]:
+async def stores(request: pytest.FixtureRequest, tmp_path: Path, clock: MovableClock) -> AsyncIterator[list[Any]]:
     """What two replicas have of one database: two stores, or for a file, which has one engine, twice the same."""
-    clock = MovableClock()
     if request.param == "sqlite":
         async with opened(make_store("sqlite", sqlite_url(tmp_path), clock)) as store:
             yield [store, store]
@@ -169,20 +182,47 @@ async def test_a_failing_undo_never_ends_as_compensated(stores: list[Any]) -> No
     assert saga.blocked_step == "Flight"
 
 
+class Hasty:
+    """A store whose sender publishes as early as it can: what it has been handed when a commit begins."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.publish: Callable[[], Awaitable[None]]
+        self.committing = False
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        await self.publish()
+        async with self._inner.transaction() as tx:
+            yield tx
+            self.committing = True
+            await self.publish()
+            self.committing = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
 class AnsweredAtOnce(MemoryTransport):
     """Each command is answered to another replica before the broker has even confirmed it."""
 
-    other: Replica
+    def __init__(self, store: Hasty, other: Replica) -> None:
+        super().__init__()
+        self._store, self._other = store, other
 
     async def publish(self, messages: Sequence[Outgoing], *, timeout: timedelta) -> list[PublishError | None]:
+        assert not self._store.committing, "its reply would find no command"
         for message in messages:
-            await self.other.reply(UUID(message.envelope.message_id))
+            await self._other.reply(UUID(message.envelope.message_id))
         return await super().publish(messages, timeout=timeout)
 
 
 async def test_a_reply_that_comes_at_once_finds_its_command_committed(stores: list[Any]) -> None:
-    transport = AnsweredAtOnce()
-    at, transport.other = await replica(stores[0], OneByOne, transport=transport), await replica(stores[1], OneByOne)
+    other, hasty = await replica(stores[1], OneByOne), Hasty(stores[0])
+    transport = AnsweredAtOnce(hasty, other)
+    at = Replica(hasty, OneByOne, transport=transport)
+    hasty.publish = at.sender.publish_batch
+    await at.declare("agency")
 
     trip = await at.start(OneByOne, Trip())
     await at.sender.publish_batch()
@@ -192,6 +232,25 @@ async def test_a_reply_that_comes_at_once_finds_its_command_committed(stores: li
         ("Flight", StepStatus.SUCCEEDED),
         ("Hotel", StepStatus.OUTSTANDING),
     ]
+
+
+async def test_a_step_that_succeeds_after_its_timeout_is_undone(stores: list[Any], clock: MovableClock) -> None:
+    at = await replica(stores[0], Impatient)
+    trip = await at.start(Impatient, Trip())
+    await at.sender.publish_batch()
+    await at.engine.flush_marks()
+    booked = await at.command(trip, Late)
+    clock.move(Late.timeout)
+    await at.settle()
+
+    await at.reply(booked)
+    await at.settle()
+
+    saga = await at.saga(trip)
+    assert saga.status is SagaStatus.COMPENSATING
+    await at.answer(trip, Late, undo=True)
+    saga = await at.saga(trip)
+    assert (saga.status, Trip.model_validate_json(saga.state).answered) == (SagaStatus.COMPENSATED, 0)
 
 
 async def test_a_first_step_that_is_inserted_while_sagas_wait_re_runs_nothing(stores: list[Any]) -> None:
