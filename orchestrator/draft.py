@@ -252,7 +252,7 @@ class Draft:
         _, _, back_to, since = self.blocked
         self._move_deadlines(since, self.paused_at)
         self.blocked = None
-        self.become(back_to)
+        self.status = back_to
 
     def pause(self) -> None:
         """Stand still: what is told to the saga is parked, and time does not count."""

@@ -185,6 +185,13 @@ class StoreTransaction(Protocol):
         """
         ...
 
+    async def lock_ordered_back(self, known: Sequence[Pin], *, by: timedelta, limit: int) -> Locked:
+        """Lock and load completed children of definitions other than these, ordered back so long ago.
+
+        What another transaction has locked is passed over.
+        """
+        ...
+
     async def lock_needing_version(self, known: Sequence[Pin], *, limit: int) -> Locked:
         """Lock and load sagas of known definitions that are blocked with `needs_version`; locked ones passed over."""
         ...

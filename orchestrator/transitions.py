@@ -71,7 +71,9 @@ def decide(saga: Saga[Any], instance: SagaInstance, incoming: Incoming, *, now: 
     """
     draft = Draft(saga, instance, now)
     draft.keeps_wake_up = not isinstance(incoming, (Started, DeadlinePassed))
-    if instance.status.terminal:
+    if draft.direction.terminal and draft.blocked:
+        draft.unblock()  # a child that its parent orders back, blocked for want of its version, which is here
+    if draft.status.terminal:
         _after_the_end(draft, incoming)
         if draft.status is SagaStatus.COMPENSATING:
             proceed(draft)

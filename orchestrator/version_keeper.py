@@ -84,7 +84,9 @@ class VersionKeeper:
         await self._each(lambda tx: tx.lock_needing_version(self._registry.pins, limit=self._batch), self._lift)
         if now - self._begun >= self._dead_after:  # others that began with this one have been heard of by then
             known = list({pin for worker in workers for pin in worker.pins})
-            await self._each(lambda tx: tx.lock_overdue(known, by=self._dead_after, limit=self._batch), self._block)
+            by, limit = self._dead_after, self._batch
+            await self._each(lambda tx: tx.lock_overdue(known, by=by, limit=limit), self._block)
+            await self._each(lambda tx: tx.lock_ordered_back(known, by=by, limit=limit), self._block)
 
     async def _each(
         self,

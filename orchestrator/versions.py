@@ -20,7 +20,7 @@ def due(instance: SagaInstance, now: datetime) -> Decision | None:
 
 
 def needing_version(instance: SagaInstance, now: datetime) -> Decision:
-    """Block a saga that goes forward or back, since nobody can decide for it."""
+    """Block a saga since nobody can decide for it: one that goes forward or back, or a child that is ordered back."""
     pin = instance.pin
     blocked = replace(
         instance,
@@ -31,6 +31,7 @@ def needing_version(instance: SagaInstance, now: datetime) -> Decision:
         blocked_at=now,
         wake_at=None,
         updated_at=now,
+        ended_at=None,
     )
     text = f"{BlockedReason.NEEDS_VERSION.value}: no engine that runs has {pin.name} v{pin.version} ({pin.fingerprint})"
     return Decision(blocked, notes=(Note("blocked", text),))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from orchestrator.errors import ConcurrentUpdate
-from orchestrator.instance import BlockedReason, Pin, SagaInstance
+from orchestrator.instance import BlockedReason, Pin, SagaInstance, SagaStatus
 from orchestrator.memory.rows import Rows
-from orchestrator.signal_codec import ACTIONS, UPGRADE, upgrade_kind
+from orchestrator.signal_codec import ACTIONS, CHILD_ORDER, UPGRADE, upgrade_kind
 from orchestrator.signals import Decision
 from orchestrator.store import CommandRef, Locked
 from orchestrator.workers import Worker
@@ -67,6 +67,14 @@ class SagaRows(Rows):
         """Load sagas of definitions other than these whose `wake_at` has passed by so much."""
         since, pins, sagas = self._clock.now() - by, set(known), self._tables.sagas
         found = [one for one, wake_at in self._tables.wakes.items() if wake_at <= since and sagas[one].pin not in pins]
+        return self._load(sorted(found)[: max(limit, 0)])
+
+    async def lock_ordered_back(self, known: Sequence[Pin], *, by: timedelta, limit: int) -> Locked:
+        """Load completed children of definitions other than these that were ordered back so long ago."""
+        since, pins, sagas = self._clock.now() - by, set(known), self._tables.sagas
+        orders = [kept for kept in self._tables.signals.values() if kept.pending and kept.signal.kind == CHILD_ORDER]
+        told = {kept.signal.saga_id for kept in orders if kept.arrived_at <= since}
+        found = [one for one in told if sagas[one].status is SagaStatus.COMPLETED and sagas[one].pin not in pins]
         return self._load(sorted(found)[: max(limit, 0)])
 
     async def lock_needing_version(self, known: Sequence[Pin], *, limit: int) -> Locked:

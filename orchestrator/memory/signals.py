@@ -16,9 +16,10 @@ class SignalRows(Rows):
 
     async def add_signals(self, signals: Sequence[NewSignal]) -> None:
         """Keep signals for sagas, in order."""
+        now = await self.now()
         for new in signals:
             stored = StoredSignal(self._new_id(), new.saga_id, new.kind, new.body)
-            self._put(self._tables.signals, stored.id, KeptSignal(stored, new.error))
+            self._put(self._tables.signals, stored.id, KeptSignal(stored, now, new.error))
 
     async def pending_signals(self, saga_ids: Sequence[UUID]) -> list[StoredSignal]:
         """Signals not taken and without error of these sagas, in order of id."""

@@ -19,6 +19,7 @@ class KeptSignal:
     """A row of `saga_signal`."""
 
     signal: StoredSignal
+    arrived_at: datetime
     error: str = ""
     taken: bool = False
 

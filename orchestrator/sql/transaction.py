@@ -105,6 +105,10 @@ class SqlTransaction:
         """As `lock`, and one more for the instant before."""
         return await self._lock_where(versions.overdue(known, await self.now() - by), limit)
 
+    async def lock_ordered_back(self, known: Sequence[Pin], *, by: timedelta, limit: int) -> Locked:
+        """As `lock_overdue`."""
+        return await self._lock_where(versions.ordered_back(known, await self.now() - by), limit)
+
     async def lock_needing_version(self, known: Sequence[Pin], *, limit: int) -> Locked:
         """As `lock`."""
         return await self._lock_where(versions.needing_version(known) if known else None, limit)

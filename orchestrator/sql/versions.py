@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from orchestrator.instance import BlockedReason, Pin, SagaInstance, SagaStatus
-from orchestrator.signal_codec import upgrade_kind
+from orchestrator.signal_codec import CHILD_ORDER, upgrade_kind
 from orchestrator.sql.hot import known_pins
 from orchestrator.sql.items import with_items
 from orchestrator.sql.rows import INSTANCE_COLUMNS, STEP_COLUMNS, sagas_of
@@ -24,10 +24,26 @@ Condition: TypeAlias = tuple[str, Mapping[str, Any]]
 
 def overdue(known: Sequence[Pin], since: datetime) -> Condition:
     """Nobody has taken it on since then, and it belongs to none of these definitions."""
+    unknown, values = _unknown(known)
+    return f"i.wake_at <= :since AND {unknown}", {**values, "since": since}
+
+
+def ordered_back(known: Sequence[Pin], since: datetime) -> Condition:
+    """It completed, nobody has taken its parent's order since then, and it belongs to none of these definitions."""
+    unknown, values = _unknown(known)
+    ordered = (
+        "SELECT saga_id FROM {saga_signal} "  # noqa: S608 - a constant of ours
+        f"WHERE taken_at IS NULL AND error = '' AND kind = '{CHILD_ORDER}' AND arrived_at <= :since"
+    )
+    condition = f"i.status = '{SagaStatus.COMPLETED.value}' AND i.id IN ({ordered}) AND {unknown}"
+    return condition, {**values, "since": since}
+
+
+def _unknown(known: Sequence[Pin]) -> Condition:
     if not known:
-        return "i.wake_at <= :since", {"since": since}
+        return "1 = 1", {}
     condition, values = known_pins(known)
-    return f"i.wake_at <= :since AND NOT {condition}", {**values, "since": since}
+    return f"NOT {condition}", values
 
 
 def needing_version(known: Sequence[Pin]) -> Condition:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -25,7 +26,11 @@ from tests.conformance.versions import (
     Car,
     Flight,
     Hotel,
+    Journey,
+    Paying,
     Process,
+    SellJourney,
+    SellJourneyNow,
 )
 
 
@@ -204,6 +209,77 @@ async def test_deadlines_move_by_the_time_that_a_version_was_missing(deployment:
 
     (record,) = (await old.saga(saga_id)).steps.values()
     assert record.deadline == begun + 70 * MINUTE
+
+
+# -- nobody has a child's
+
+
+async def ordered_back(deployment: Deployment) -> tuple[Process, UUID, UUID]:
+    """A process that has a journey's saga and not its trip's; the trip completed, and is ordered back."""
+    both = deployment.process(SellJourney)
+    journey = await both.start(SellJourney, Journey())
+    await both.settle()
+    (booking,) = (await both.saga(journey)).steps.values()
+    trip = UUID(booking.awaited_key)
+    for step in (Flight, Hotel):
+        await both.take_answer(trip, step)
+    await both.asked(journey, CancelRequested("not wanted"))
+    without = deployment.process(SellJourneyNow)
+    await without.keeper.beat()
+    await without.take_answer(journey, Paying)
+    await without.take_answer(journey, Paying, undo=True)
+    return without, journey, trip
+
+
+async def test_a_completed_child_that_is_ordered_back_is_blocked_when_nobody_has_its_version(
+    deployment: Deployment,
+) -> None:
+    without, journey, trip = await ordered_back(deployment)
+    before = await without.saga(trip)
+    assert (before.status, await without.pending(trip)) == (SagaStatus.COMPLETED, ["child_order"])
+
+    deployment.clock.move(59 * SECOND)
+    await without.keeper.beat()
+    assert (await without.saga(trip)).status is SagaStatus.COMPLETED
+    deployment.clock.move(2 * SECOND)
+    await without.keeper.beat()
+
+    blocked = await without.saga(trip)
+    assert (blocked.status, blocked.blocked_reason) == (SagaStatus.BLOCKED, BlockedReason.NEEDS_VERSION)
+    assert (blocked.blocked_from, blocked.wake_at) == (SagaStatus.COMPLETED, None)
+    assert (blocked.state, blocked.steps) == (before.state, before.steps)
+    assert (await without.saga(journey)).status is SagaStatus.COMPENSATING
+
+
+@pytest.mark.parametrize("beats_first", [True, False])
+async def test_a_child_that_was_blocked_so_goes_back_once_somebody_has_its_version(
+    deployment: Deployment, beats_first: bool
+) -> None:
+    without, journey, trip = await ordered_back(deployment)
+    deployment.clock.move(2 * MINUTE)
+    await without.keeper.beat()
+    assert (await without.saga(trip)).status is SagaStatus.BLOCKED
+
+    both = deployment.process(SellJourney)
+    if beats_first:
+        await both.keeper.beat()
+        assert (await both.saga(trip)).status is SagaStatus.COMPLETED
+    await both.settle()
+    for step in (Hotel, Flight):
+        await both.take_answer(trip, step, undo=True)
+
+    assert [(await both.saga(one)).status for one in (trip, journey)] == [SagaStatus.COMPENSATED] * 2
+
+
+async def test_a_child_that_was_blocked_so_may_be_upgraded(deployment: Deployment) -> None:
+    without, _, trip = await ordered_back(deployment)
+    deployment.clock.move(2 * MINUTE)
+    await without.keeper.beat()
+
+    await without.upgraded(trip, BookTripV2)
+
+    saga = await without.saga(trip)
+    assert (saga.status, saga.pin) == (SagaStatus.COMPENSATING, pin_of(BookTripV2))
 
 
 # -- both alive

@@ -14,7 +14,7 @@ from messaging.envelope import OUTCOME, SUCCESS, Envelope
 from messaging.memory import MemoryTransport
 from messaging.messages import Command, Event, Reply
 from messaging.transport import Delivery
-from orchestrator import Saga, Step, WaitForEvent
+from orchestrator import Saga, Step, SubSaga, WaitForEvent
 from orchestrator.engine import Engine
 from orchestrator.incoming import Reply as ReplyItem
 from orchestrator.incoming import Undecodable, read_event, read_reply
@@ -133,6 +133,49 @@ class BookTripV5(Saga[Trip]):
     steps = (AwaitingPayment(), Hotel())
 
 
+class Journey(BaseModel):
+    """What a parent knows."""
+
+
+class BookingTrip(SubSaga[Journey, Trip]):
+    saga = BookTripV1
+
+    def child_state(self, state: Journey) -> Trip:
+        return Trip()
+
+
+class Paying(Step[Journey, Booked]):
+    participant = "bank"
+
+    def command(self, state: Journey) -> Book:
+        return Book(what="payment")
+
+    def compensation(self, state: Journey) -> Cancel:
+        return Cancel(what="payment")
+
+
+class SellJourney(Saga[Journey]):
+    """It has a trip booked before it is paid."""
+
+    name = "sell-journey"
+    steps = (BookingTrip(), Paying())
+
+
+class BookingTripV2(SubSaga[Journey, Trip]):
+    saga = BookTripV2
+    name = BookingTrip.name
+
+    def child_state(self, state: Journey) -> Trip:
+        return Trip()
+
+
+class SellJourneyNow(Saga[Journey]):
+    """The same saga, in a release that has no longer the version in which its trips in flight were booked."""
+
+    name = SellJourney.name
+    steps = (BookingTripV2(), Paying())
+
+
 @dataclass
 class Process:
     """An engine that has some definitions, without its loop: a test makes each transaction itself."""
@@ -147,8 +190,8 @@ class Process:
         worker = this_process(registry.pins, registry.events)
         self.keeper = VersionKeeper(self.engine, self.store, registry, worker)
 
-    async def start(self, saga: type[Saga[Any]]) -> UUID:
-        instance = new_instance(saga, Trip(), None, "", self.clock.now())
+    async def start(self, saga: type[Saga[Any]], state: BaseModel | None = None) -> UUID:
+        instance = new_instance(saga, state or Trip(), None, "", self.clock.now())
         async with self.store.transaction() as tx:
             await tx.start(instance)
         return instance.id
@@ -158,7 +201,7 @@ class Process:
         while await self.engine.wake(10, deadlines=True) or await self.engine.signals(10):
             pass
 
-    async def take_answer(self, saga_id: UUID, step: type[Booking], *, undo: bool = False) -> None:
+    async def take_answer(self, saga_id: UUID, step: type[Step[Any, Any]], *, undo: bool = False) -> None:
         """Take the participant's answer to a step off the queue, and settle."""
         key = StepKey(step.name, Direction.COMPENSATION if undo else Direction.ACTION)
         command = (await load(self.store, saga_id)).steps[key].command_id
