@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         WaitForEvent,
     )
     from orchestrator.settings import OrchestratorSettings
+    from orchestrator.start_messages import start_later
 
 __all__ = [
     # errors
@@ -64,6 +65,7 @@ __all__ = [
     "WaitForEvent",
     "run",
     "running",
+    "start_later",
 ]
 
 _LATER = {
@@ -87,6 +89,7 @@ _LATER = {
     "SagaNotEnded": "orchestrator.client",
     "StartedSaga": "orchestrator.client",
     "OrchestratorSettings": "orchestrator.settings",
+    "start_later": "orchestrator.start_messages",
 }
 
 

@@ -20,14 +20,16 @@ from orchestrator.batch import Batch
 from orchestrator.errors import ConcurrentUpdate
 from orchestrator.event_starts import start_by_events
 from orchestrator.granting import settle
-from orchestrator.incoming import Events, Reply, UnknownEvent, Unmatched, unmatched_message
+from orchestrator.incoming import Events, Reply, Start, UnknownEvent, Unmatched, unmatched_message
 from orchestrator.instance import StepKey
+from orchestrator.late_starts import take_starts
 from orchestrator.local_runner import Due, LocalJob, job_of
 from orchestrator.lock_answers import answers_of
 from orchestrator.registry import SagaRegistry
 from orchestrator.sender import Sender
 from orchestrator.signal_codec import EVENT, signal_from_row
 from orchestrator.signals import CodeFailed, DeadlinePassed, EventMatched, ReplyReceived
+from orchestrator.start_messages import start_types
 from orchestrator.store import (
     CommandRef,
     EventMatch,
@@ -129,26 +131,37 @@ class Engine:
         unusable = next((note for note in told.decision.notes if note.unusable), None)
         return unmatched_message(item, unusable.text, ref.saga_id) if unusable else None
 
-    async def keep_events(self, items: Sequence[Events | Unmatched]) -> list[UUID]:
-        """Keep events, unmatched ones aside; return the ids of the new ones, to be matched next."""
+    async def keep_events(self, items: Sequence[Events | Start | Unmatched]) -> list[UUID]:
+        """Keep events, unmatched ones aside, and start what start messages start; return the new events' ids.
+
+        They are to be matched next.
+        """
+        items = [self._or_elsewhere(item) for item in items]
         rows = [row for item in items if isinstance(item, Events) for row in item.rows]
         async with self._store.transaction() as tx:
             unread = await self._for_others(tx, items)
             aside = [item for item in items if isinstance(item, Unmatched) and item not in unread]
-            unmatched = [unmatched_message(item, item.reason) for item in aside]
+            starts = [item for item in items if isinstance(item, Start)]
+            refused = await take_starts(tx, self._registry, starts)
+            unmatched = [*(unmatched_message(item, item.reason) for item in aside), *refused]
             await tx.add_unmatched(unmatched)
             new = await tx.add_events([*rows, *(item.unread for item in unread)])
         failpoints.reached("engine.events_kept")
         self._tell_unmatched(len(unmatched))
         return new
 
-    async def _for_others(self, tx: StoreTransaction, items: Sequence[Events | Unmatched]) -> list[UnknownEvent]:
+    def _or_elsewhere(self, item: Events | Start | Unmatched) -> Events | Start | Unmatched:
+        if not isinstance(item, Start) or self._registry.version_or_latest(item.saga_name, item.version):
+            return item
+        return item.elsewhere
+
+    async def _for_others(self, tx: StoreTransaction, items: Sequence[object]) -> list[UnknownEvent]:
         """Those that some other process, of a later release say, can read."""
         unknown = [item for item in items if isinstance(item, UnknownEvent)]
         if not unknown:
             return []
         workers = await tx.workers(dead_after=self.settings.needs_version_after)
-        read_elsewhere = {wire_name for worker in workers for wire_name in worker.events}
+        read_elsewhere = {name for worker in workers for name in (*worker.events, *start_types(worker.pins))}
         return [item for item in unknown if item.unread.wire_name in read_elsewhere]
 
     async def start_by_events(self, event_ids: Sequence[UUID] | None = None) -> int:

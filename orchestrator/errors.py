@@ -47,9 +47,9 @@ class HookRaised(SagaError):
 class UnknownSaga(SagaError, LookupError):
     """No saga has this id."""
 
-    def __init__(self, saga_id: UUID | str) -> None:
+    def __init__(self, saga_id: UUID | str, why: str = "") -> None:
         self.saga_id = saga_id
-        super().__init__(f"no saga has the id {saga_id}. List them with: saga list")
+        super().__init__(f"no saga has the id {saga_id}{f': {why}' if why else ''}. List them with: saga list")
 
 
 class UnknownToken(SagaError, LookupError):

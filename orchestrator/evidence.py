@@ -109,6 +109,11 @@ def read_evidence(connection: Connection, saga_id: UUID, *, schema: str | None =
     )
 
 
+def refused_start(connection: Connection, saga_id: UUID, *, schema: str | None = None) -> str:
+    """Why the message that was to start this saga started none; empty if none was put aside."""
+    return next(iter(_unmatched(connection, saga_id, schema)), "")
+
+
 def _known(connection: Connection, saga_id: UUID, schema: str | None) -> bool:
     instance = in_schema(saga_instance, schema).c
     columns = (instance.name, instance.version, instance.fingerprint)

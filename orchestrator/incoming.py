@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from messaging import envelope as wire
 from messaging.codec import Limits, check_json
+from messaging.current_trace import joined
 from messaging.dialects import in_our_words
 from messaging.envelope import Envelope
 from messaging.errors import DecodeError
@@ -22,6 +23,7 @@ from messaging.transport import Delivery
 from orchestrator.event_starts import keys_of_starts
 from orchestrator.progress import KEYLESS
 from orchestrator.registry import KnownEvent
+from orchestrator.start_messages import SAGA_KEY, START
 from orchestrator.store import ReceivedEvent, UnmatchedMessage, UnreadEvent
 
 
@@ -68,7 +70,23 @@ class Events:
     delivery: Delivery
 
 
-Read: TypeAlias = Reply | Events | Undecodable | Unmatched
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A message that starts a saga, from whoever has another database; see `start_later`."""
+
+    saga_name: str
+    version: int | None
+    """None: the latest that is known here."""
+    saga_id: UUID
+    key: str | None
+    body: str
+    trace: str
+    elsewhere: UnknownEvent
+    """What it is where this saga is not known."""
+    delivery: Delivery
+
+
+Read: TypeAlias = Reply | Events | Start | Undecodable | Unmatched
 
 
 def read_reply(delivery: Delivery, limits: Limits) -> Reply | Undecodable | Unmatched:
@@ -89,8 +107,8 @@ def read_reply(delivery: Delivery, limits: Limits) -> Reply | Undecodable | Unma
 
 def read_event(
     delivery: Delivery, known: Mapping[str, KnownEvent], limits: Limits, keep_for: timedelta
-) -> Events | Undecodable | Unmatched:
-    """Read a delivery of the event queue, with the keys that the definitions give it."""
+) -> Events | Start | Undecodable | Unmatched:
+    """Read a delivery of the event queue: a start message, or an event with the keys that the definitions give it."""
     problem = _undecodable(delivery, limits)
     if problem:
         return Undecodable(problem, delivery)
@@ -98,6 +116,8 @@ def read_event(
         envelope = in_our_words(delivery.envelope, limits)
     except DecodeError as error:
         return Unmatched(error.problem, delivery)
+    if envelope.type.startswith(START):
+        return _read_start(envelope, delivery, keep_for)
     event_type = known.get(envelope.type)
     if event_type is None:
         reason = f"no saga here waits for events of type {envelope.type!r}"
@@ -116,8 +136,21 @@ def read_event(
     return Events(rows, delivery) if rows else Unmatched("no key, and no saga-id header to match by", delivery)
 
 
+def _read_start(envelope: Envelope, delivery: Delivery, keep_for: timedelta) -> Start | Unmatched:
+    name, _, version = envelope.type.removeprefix(START).partition(":")
+    try:
+        saga_id = UUID(envelope.text_header(wire.SAGA_ID))
+        wanted = int(version) if version else None
+    except ValueError as error:
+        return Unmatched(f"a start message needs a UUID as saga-id, and a number as version: {error}", delivery)
+    key = envelope.text_header(SAGA_KEY) if SAGA_KEY in envelope.headers else None
+    trace = joined({name: envelope.text_header(name) for name in (wire.TRACEPARENT, wire.TRACESTATE)})
+    elsewhere = UnknownEvent(f"no saga of {envelope.type!r} is known", delivery, _unread(envelope, keep_for))
+    return Start(name, wanted, saga_id, key, envelope.body.decode(), trace, elsewhere, delivery)
+
+
 def _unread(envelope: Envelope, keep_for: timedelta) -> ReceivedEvent:
-    names = (wire.SAGA_ID, wire.SCHEMA_VERSION)
+    names = (wire.SAGA_ID, wire.SCHEMA_VERSION, SAGA_KEY, wire.TRACEPARENT, wire.TRACESTATE)
     headers = {name: envelope.headers[name] for name in names if name in envelope.headers}
     body = json.dumps({"body": envelope.body.decode(), "headers": headers}, ensure_ascii=False)
     return ReceivedEvent(envelope.message_id or str(uuid4()), envelope.type, "", body, keep_for)
@@ -125,8 +158,8 @@ def _unread(envelope: Envelope, keep_for: timedelta) -> ReceivedEvent:
 
 def read_kept(
     unread: UnreadEvent, known: Mapping[str, KnownEvent], limits: Limits, keep_for: timedelta
-) -> Events | Undecodable | Unmatched:
-    """Read an event that a process could not read which took it."""
+) -> Events | Start | Undecodable | Unmatched:
+    """Read an event, or a start message, that a process could not read which took it."""
     kept = json.loads(unread.body)
     envelope = Envelope(unread.message_id, kept["body"].encode(), unread.wire_name, headers=kept["headers"])
     return read_event(Delivery(envelope, "", tag=0, epoch=0), known, limits, keep_for)
@@ -171,7 +204,7 @@ def _seconds(value: object) -> timedelta | None:
 
 
 def unmatched_message(
-    item: Unmatched | Undecodable | Reply, reason: str, saga_id: UUID | None = None
+    item: Unmatched | Undecodable | Reply | Start, reason: str, saga_id: UUID | None = None
 ) -> UnmatchedMessage:
     """The row that keeps a message whole."""
     envelope = item.delivery.envelope

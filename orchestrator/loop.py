@@ -20,7 +20,7 @@ from messaging.errors import PublishError
 from messaging.retry import Retry, wait_before
 from messaging.transport import Delivery
 from orchestrator.engine import Engine
-from orchestrator.incoming import Events, Read, Reply, Undecodable, Unmatched, read_event, read_reply
+from orchestrator.incoming import Events, Read, Reply, Start, Undecodable, Unmatched, read_event, read_reply
 from orchestrator.intake import Intake
 from orchestrator.registry import SagaRegistry
 from orchestrator.watching import nothing
@@ -28,7 +28,7 @@ from orchestrator.watching import nothing
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Item = TypeVar("Item", Reply | Unmatched, Events | Unmatched)
+Item = TypeVar("Item", Reply | Unmatched, Events | Start | Unmatched)
 
 _AGAIN: Final = Retry(max_attempts=None, backoff=timedelta(milliseconds=50), cap=timedelta(seconds=5), jitter=0.5)
 
@@ -133,15 +133,16 @@ class EngineLoop:
         settings = self._engine.settings
         known = self._registry.events
         items = [read_event(d, known, settings.limits, settings.keep_events_for) for d in deliveries]
-        usable = [item for item in items if isinstance(item, Events | Unmatched)]
+        usable = [item for item in items if isinstance(item, Events | Start | Unmatched)]
         new: list[Any] = []
 
-        async def keep(some: Sequence[Events | Unmatched]) -> None:
+        async def keep(some: Sequence[Events | Start | Unmatched]) -> None:
             new.extend(await self._engine.keep_events(some))
 
         with self._watched(deliveries):
             done = await self._each(usable, keep, self._events)
             await self._settle(self._events, items, done)
+            self._nudged = self._nudged or any(isinstance(item, Start) for item in usable)
             if new:
                 if await self._persistently(lambda: self._engine.start_by_events(new)):
                     self._nudged = True

@@ -99,6 +99,11 @@ class SagaRegistry:
         """This version of a saga, if this process has it."""
         return self._by_name.get((name, version))
 
+    def version_or_latest(self, name: str, version: int | None) -> type[Saga[Any]] | None:
+        """This version of a saga, or its latest one, if this process has it."""
+        latest = max((known for other, known in self._by_name if other == name), default=0)
+        return self.version(name, latest if version is None else version)
+
     def __iter__(self) -> Any:
         return iter(self._by_name.values())
 

@@ -19,15 +19,17 @@ from orchestrator.registry import pin_of
 S = TypeVar("S", bound=BaseModel)
 
 
-def new_instance(saga: type[Saga[S]], state: S, key: str | None, trace: str, now: datetime) -> SagaInstance:
-    """A saga that has not begun.
+def new_instance(
+    saga: type[Saga[S]], state: S, key: str | None, trace: str, now: datetime, *, saga_id: UUID | None = None
+) -> SagaInstance:
+    """A saga that has not begun, with a new id unless one is given.
 
     Raises:
         StateUnusable: the state is of another type, or cannot be stored; or the key cannot.
     """
     if key is not None and (not key or "\x00" in key or len(key) > 255):
         raise StateUnusable(saga.name, "its key must be 1 to 255 characters without NUL")
-    return _instance(saga, state, new_saga_id(), now, business_key=key, trace=trace)
+    return _instance(saga, state, saga_id or new_saga_id(), now, business_key=key, trace=trace)
 
 
 def child_instance(

@@ -16,11 +16,13 @@ from uuid import UUID
 
 from orchestrator.batch import Batch
 from orchestrator.engine import Engine
-from orchestrator.incoming import Events, read_kept, unmatched_message
+from orchestrator.incoming import Events, Start, Undecodable, Unmatched, read_kept, unmatched_message
 from orchestrator.instance import Pin, SagaInstance
+from orchestrator.late_starts import take_starts
 from orchestrator.registry import SagaRegistry, pin_of
 from orchestrator.signal_codec import UPGRADE, upgrade_from_row, upgrade_kind
 from orchestrator.signals import UpgradeRequested
+from orchestrator.start_messages import start_types
 from orchestrator.store import AuditEntry, Locked, SagaStore, StoredSignal, StoreTransaction
 from orchestrator.upgrading import Upgrade, upgraded
 from orchestrator.versions import lifted, needing_version
@@ -119,14 +121,16 @@ class VersionKeeper:
         batch.keep(saga.id, needing_version(saga, batch.now))
 
     async def read_events(self) -> int:
-        """Read events that processes took which cannot, and match them; return how many there were."""
+        """Take events and start messages from processes that could not read them; return how many there were."""
         settings, known = self._engine.settings, self._registry.events
         async with self._store.transaction() as tx:
-            unread = await tx.unread_events(list(known), limit=self._batch)
+            types = [*known, *start_types(self._registry.pins)]
+            unread = await tx.unread_events(types, limit=self._batch)
             read = [read_kept(one, known, settings.limits, settings.keep_events_for) for one in unread]
             new = await tx.add_events([row for one in read if isinstance(one, Events) for row in one.rows])
-            aside = [one for one in read if not isinstance(one, Events)]
-            await tx.add_unmatched([unmatched_message(one, one.reason) for one in aside])
+            refused = await take_starts(tx, self._registry, [one for one in read if isinstance(one, Start)])
+            aside = [one for one in read if isinstance(one, Undecodable | Unmatched)]
+            await tx.add_unmatched([*(unmatched_message(one, one.reason) for one in aside), *refused])
             await tx.drop_events([one.id for one in unread])
         if new:
             await self._engine.match_events(new)

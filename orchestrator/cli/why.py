@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from orchestrator.cli import options, output
@@ -12,6 +12,8 @@ from orchestrator.cli.report import reported
 
 if TYPE_CHECKING:
     from orchestrator.evidence import Evidence
+
+_NOT_HERE: Final = "if start_later asked for it, its message is still to come; see that the caller's outbox is relayed"
 
 
 @reported
@@ -40,11 +42,13 @@ async def _read(database_url: str | None, saga_id: UUID) -> Evidence:
     from orchestrator.cli.config import orchestrator_settings
     from orchestrator.cli.database import opened
     from orchestrator.errors import UnknownSaga
-    from orchestrator.evidence import read_evidence
+    from orchestrator.evidence import read_evidence, refused_start
 
     settings = orchestrator_settings(database_url)
     async with opened(settings) as engine, engine.connect() as connection:
         evidence = await connection.run_sync(read_evidence, saga_id, schema=settings.database_schema)
-    if evidence is None:
-        raise UnknownSaga(saga_id)
+        if evidence is None:
+            refused = await connection.run_sync(refused_start, saga_id, schema=settings.database_schema)
+            put_aside = f"the message that was to start it was put aside, since {refused}" if refused else _NOT_HERE
+            raise UnknownSaga(saga_id, put_aside)
     return evidence

@@ -178,6 +178,12 @@ def test_what_the_state_of_a_saga_does_not_allow_is_refused_with_why(action: str
     assert f"{action} of saga {saga_id} refused: " in answer.err
 
 
+def test_of_a_saga_that_is_not_there_why_tells_that_its_message_may_still_come(shell: Shell) -> None:
+    answer = shell("why", str(uuid4()))
+    assert answer.code == exits.NOT_FOUND
+    assert "its message is still to come" in answer.err
+
+
 @pytest.mark.parametrize("command", [("show",), ("watch",), ("cancel", "--reason", "x"), ("retry", "--reason", "x")])
 def test_an_unknown_saga_is_not_found_and_what_is_no_id_is_wrong_usage(command: tuple[str, ...], shell: Shell) -> None:
     name, *options = command
