@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -20,6 +20,7 @@ from messaging.serving import Waiting, either, measured, opened, show_logs, star
 from orchestrator.definition import Saga
 from orchestrator.registry import SagaRegistry
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.watchdog import Alarm
 from orchestrator.watching import Watcher, Watching
 
 if TYPE_CHECKING:
@@ -54,10 +55,25 @@ class Orchestrator:
         """Have it watched, by `SagaTracing` or `SagaMetrics` say; to be called before it is run."""
         self._watchers += watchers
 
+    def on_alarm(self, call: Callable[[Alarm], None]) -> None:
+        """Have a function told of each alarm, once until it is over: to page somebody, say."""
+        self.use(_OnAlarm(call))
+
     @property
     def watchers(self) -> tuple[Watcher, ...]:
         """Who watches it."""
         return tuple(self._watchers)
+
+
+class _OnAlarm(Watcher):
+    """Hands alarms on."""
+
+    def __init__(self, call: Callable[[Alarm], None]) -> None:
+        self._call = call
+
+    def alarmed(self, alarm: Alarm) -> None:
+        """Hand it on."""
+        self._call(alarm)
 
 
 Target: TypeAlias = Orchestrator | Service

@@ -41,6 +41,16 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A resource that a step of the saga holds, and how many other sagas wait for it."""
+
+    resource: str
+    step: str
+    since: datetime
+    waiters: int
+
+
+@dataclass(frozen=True, slots=True)
 class Awaited:
     """A step from which something is awaited: a command that is out or is to be sent, an event, a timer."""
 
@@ -91,6 +101,8 @@ class Evidence:
     """Whether an engine that was heard of in the last minute has its definition."""
     blocking_error: tuple[str, str] = ("", "")
     """Code and text of what went wrong last at the step that blocks it."""
+    holds: Sequence[Held] = ()
+    """What it holds."""
 
 
 def read_evidence(connection: Connection, saga_id: UUID, *, schema: str | None = None) -> Evidence | None:
@@ -106,6 +118,7 @@ def read_evidence(connection: Connection, saga_id: UUID, *, schema: str | None =
         audit_of(connection, saga_id, schema=schema),
         _known(connection, saga_id, schema),
         _blocking_error(connection, saga, schema),
+        _holds(connection, saga_id, schema),
     )
 
 
@@ -171,6 +184,18 @@ def _holders(connection: Connection, saga_id: UUID, schema: str | None) -> dict[
     for step, *holder in connection.execute(statement):
         holders.setdefault(step, []).append(Holder(*holder))
     return holders
+
+
+def _holds(connection: Connection, saga_id: UUID, schema: str | None) -> list[Held]:
+    held, asked = in_schema(saga_lock, schema).alias("held"), in_schema(saga_lock, schema).alias("asked")
+    by_others = (asked.c.resource == held.c.resource, asked.c.held_since.is_(None), asked.c.root_id != held.c.root_id)
+    waiting = select(func.count(asked.c.saga_id.distinct())).where(*by_others).scalar_subquery()
+    statement = (
+        select(held.c.resource, held.c.step, held.c.held_since, waiting)
+        .where(held.c.saga_id == saga_id, held.c.held_since.is_not(None))
+        .order_by(held.c.id)
+    )
+    return [Held(*row) for row in connection.execute(statement)]
 
 
 def _of_row(row: Any, kept_events: int, holders: Sequence[Holder]) -> Awaited:

@@ -15,6 +15,7 @@ from messaging.errors import NotConfirmed, PublishError, Unroutable
 from messaging.metrics import SECONDS
 from messaging.transport import Delivery, Outgoing
 from orchestrator.instance import SagaStatus
+from orchestrator.watchdog import Alarm
 from orchestrator.watching import Backlog, Change, Watcher
 
 _LONG_SECONDS = (*SECONDS, 300, 1800, 3600, 6 * 3600, 86400)
@@ -72,6 +73,10 @@ class SagaMetrics(Watcher):
         """Count them."""
         self._of.unmatched.inc(messages)
 
+    def alarmed(self, alarm: Alarm) -> None:
+        """Count alarms by what they are about."""
+        self._of.alarms.labels(alarm.kind).inc()
+
     def waiting(self, backlog: Backlog) -> None:
         """Show what waits in the database; all processes on it show the same."""
         self._of.blocked_now.clear()
@@ -119,6 +124,7 @@ class _Collectors:
         self.outbox_oldest = Gauge(
             "saga_outbox_oldest_seconds", "Age of the oldest event of a saga not yet published", registry=registry
         )
+        self.alarms = counter("saga_alarms", "Alarms raised by this process", "kind")
         self.unmatched = counter("saga_messages_unmatched", "Messages put aside because they fit no saga")
 
 

@@ -24,6 +24,7 @@ from orchestrator.sender import Sender
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store import SagaStore
 from orchestrator.version_keeper import VersionKeeper
+from orchestrator.watchdog import Watchdog, locks_held_too_long
 from orchestrator.watching import Watcher, Watching
 from orchestrator.workers import Worker, this_process
 
@@ -137,7 +138,7 @@ class OrchestratorService:
         wake = asyncio.Event()
         replies, events = [await self._intake(q, wake) for q in (self._queues.replies, self._queues.events)]
         loop_settings = LoopSettings(settings.seconds("poll"), settings.seconds("sweep"))
-        self._loop = EngineLoop(self._engine, self._registry, replies, events, wake, loop_settings)
+        self._loop = EngineLoop(self._engine, self._registry, replies, events, wake, loop_settings, self._watchdog())
         nudge.listen(self._loop.nudge)
         self._spawn(self._sender.run(), "sender")
         self._main = self._spawn(self._loop.run(), "engine")
@@ -145,6 +146,10 @@ class OrchestratorService:
         self._spawn(self._keeper.run(), "versions")
         if self._outbox:
             self._spawn(self._outbox.run(), "outbox relay")
+
+    def _watchdog(self) -> Watchdog:
+        checks = [locks_held_too_long(self._settings.seconds("lock_alarm"))] if self._registry.locking else []
+        return Watchdog(self._store, checks, self._watching.alarmed if self._watching else lambda _: None)
 
     async def _announced(self) -> Worker:
         """Tell what this process has, before messages can reach the queue that others may not be able to read."""

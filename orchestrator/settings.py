@@ -51,6 +51,9 @@ class OrchestratorSettings(LayeredSettings):
     needs_version_seconds: Seconds = Field(
         default=60.0, description="How long a saga is due, and no process has its version, before it is blocked"
     )
+    lock_alarm_seconds: Seconds = Field(
+        default=3600.0, description="How long a saga holds a lock before the alarm is raised"
+    )
     drain_seconds: Seconds = Field(default=20.0, description="How long SIGTERM waits for what is under way")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=1024 * 1024, description="The largest reply or event"

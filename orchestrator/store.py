@@ -147,6 +147,18 @@ class UnmatchedMessage:
     saga_id: UUID | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class HeldLock:
+    """A resource that a step of a saga holds, and how many sagas of other trees wait for it."""
+
+    id: UUID
+    resource: str
+    saga_id: UUID
+    step: str
+    since: datetime
+    waiters: int
+
+
 class StoreTransaction(Protocol):
     """One transaction. Every method may be called with an empty sequence, which does nothing."""
 
@@ -363,6 +375,10 @@ class StoreTransaction(Protocol):
 
     async def settle_locks(self, granted: Sequence[UUID], denied: Sequence[UUID]) -> None:
         """Mark these rows as held, and remove those."""
+        ...
+
+    async def held_locks(self, *, before: datetime, limit: int = 100) -> list[HeldLock]:
+        """Resources that were granted before this instant and are still held, the longest held first."""
         ...
 
     async def add_unmatched(self, messages: Sequence[UnmatchedMessage]) -> None:

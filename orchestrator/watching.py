@@ -14,6 +14,7 @@ from messaging.errors import PublishError
 from messaging.transport import Delivery, Outgoing
 from orchestrator.instance import SagaInstance
 from orchestrator.signals import Decision
+from orchestrator.watchdog import Alarm
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,9 @@ class Watcher:
     def unmatched(self, messages: int) -> None:
         """So many messages were put aside because they fit no saga."""
 
+    def alarmed(self, alarm: Alarm) -> None:
+        """Somebody should look at something; told once, until it is over."""
+
     def waiting(self, backlog: Backlog) -> None:
         """Every 15 s: what waits in the database, which is read only for those who override this."""
 
@@ -118,6 +122,11 @@ class Watching:
         """Tell them, if there is something to tell."""
         for watcher in self._watchers if messages else ():
             _safely(None, watcher.unmatched, messages)
+
+    def alarmed(self, alarm: Alarm) -> None:
+        """Tell them."""
+        for watcher in self._watchers:
+            _safely(None, watcher.alarmed, alarm)
 
     @property
     def want_backlog(self) -> bool:

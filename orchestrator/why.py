@@ -78,6 +78,7 @@ def _sentences(evidence: Evidence, now: datetime) -> Iterator[str]:
         still = saga.paused_at is not None or saga.status is SagaStatus.BLOCKED
         for awaited in evidence.awaited:
             yield _awaits(replace(awaited, deadline=None) if still else awaited, now)
+        yield from _holding(evidence, now)
         yield from _aside(evidence, now)
         if _unnoticed(saga, now):
             yield f"It has been due since {instant(saga.next_wake_at or now)}, and no engine has looked at it."
@@ -182,6 +183,14 @@ def _holder(holder: Holder, now: datetime) -> str:
     if holder.saga_id is None or holder.since is None:
         return f"no other saga holds {holder.resource}"
     return f"{holder.resource} is held by {holder.step} of saga {holder.saga_id}, {_ago(holder.since, now)}"
+
+
+def _holding(evidence: Evidence, now: datetime) -> Iterator[str]:
+    """What others wait for; what nobody does is nobody's business."""
+    for held in evidence.holds:
+        if held.waiters:
+            who = "another saga waits" if held.waiters == 1 else f"{held.waiters} other sagas wait"
+            yield f"{held.step} has held {held.resource} for {duration(now - held.since)}, and {who} for it."
 
 
 def _aside(evidence: Evidence, now: datetime) -> Iterator[str]:

@@ -14,7 +14,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line; the ids of the message being handled are fields of it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record; a traceback is a field of it."""
+        """Write a record; a traceback, and what an alarm is about, are fields of it."""
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -22,6 +22,8 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **{name: value for name in IDS if (value := getattr(record, name, ""))},
         }
+        if alarm := getattr(record, "alarm", None):
+            fields["alarm"] = alarm
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
         return json.dumps(fields, ensure_ascii=False)

@@ -62,6 +62,7 @@ class MemoryTables:
     audit: dict[UUID, AuditEntry] = field(default_factory=dict[UUID, AuditEntry])
     workers: dict[UUID, tuple[Worker, datetime]] = field(default_factory=dict[UUID, tuple[Worker, datetime]])
     locks: dict[UUID, LockRow] = field(default_factory=dict[UUID, LockRow])
+    held_since: dict[UUID, datetime] = field(default_factory=dict[UUID, datetime])
 
     def copied(self) -> MemoryTables:
         """The same rows in tables of their own."""

@@ -7,13 +7,26 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    not_,
+    select,
+    update,
+)
 
 from orchestrator.granting import LockRow
 from orchestrator.instance import SagaInstance, SagaStatus
 from orchestrator.rising_ids import new_id
 from orchestrator.signals import LockChange, LocksAsked, LocksLetGo
 from orchestrator.sql.tables import in_schema, saga_installation, saga_instance, saga_lock
+from orchestrator.store import HeldLock
 
 _TERMINAL: Final = [status.value for status in SagaStatus if status.terminal]
 
@@ -58,7 +71,23 @@ def settle_locks(
         connection.execute(delete(lock).where(lock.c.id.in_(denied)))
 
 
-def _of_nobody(lock: Table, schema: str | None) -> ColumnElement[bool]:
+def held_locks(connection: Connection, before: datetime, limit: int, schema: str | None) -> list[HeldLock]:
+    """One statement; the table holds what is held or asked for now, and no more."""
+    held, asks = in_schema(saga_lock, schema).alias("held"), in_schema(saga_lock, schema).alias("asks")
+    waiting = select(func.count(asks.c.saga_id.distinct())).where(
+        asks.c.resource == held.c.resource, asks.c.held_since.is_(None), asks.c.root_id != held.c.root_id
+    )
+    columns = (held.c.id, held.c.resource, held.c.saga_id, held.c.step, held.c.held_since)
+    rows = (
+        select(*columns, waiting.scalar_subquery())
+        .where(held.c.held_since < before, not_(_of_nobody(held, schema)))
+        .order_by(held.c.held_since, held.c.id)
+        .limit(limit)
+    )
+    return [HeldLock(*row) for row in connection.execute(rows)]
+
+
+def _of_nobody(lock: FromClause, schema: str | None) -> ColumnElement[bool]:
     """Whether the saga, and the first of its ancestors, have ended."""
     root, saga = in_schema(saga_instance, schema).alias("root"), in_schema(saga_instance, schema).alias("saga")
     return and_(

@@ -21,12 +21,13 @@ from orchestrator.sql import versions
 from orchestrator.sql.cold import Cold
 from orchestrator.sql.hot import Hot
 from orchestrator.sql.items import write_items
-from orchestrator.sql.locks import change_locks, contended_locks, settle_locks
+from orchestrator.sql.locks import change_locks, contended_locks, held_locks, settle_locks
 from orchestrator.sql.starting import start_saga
 from orchestrator.store import (
     AuditEntry,
     CommandRef,
     EventMatch,
+    HeldLock,
     Locked,
     NewSignal,
     ReceivedEvent,
@@ -270,6 +271,10 @@ class SqlTransaction:
         """Two statements at most."""
         if granted or denied:
             await self._run(settle_locks, granted, denied, await self.now(), self._schema)
+
+    async def held_locks(self, *, before: datetime, limit: int = 100) -> list[HeldLock]:
+        """One statement."""
+        return await self._run(held_locks, before, limit, self._schema)
 
     async def add_unmatched(self, messages: Sequence[UnmatchedMessage]) -> None:
         """Two statements."""

@@ -10,21 +10,35 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from messaging.envelope import FAILURE
+from messaging.memory import MemoryTransport
 from messaging.messages import Command, Reply
-from orchestrator import Saga, SagaStatus, Step, SubSaga
+from orchestrator import (
+    Orchestrator,
+    OrchestratorSettings,
+    Saga,
+    SagaClient,
+    SagaStatus,
+    Step,
+    SubSaga,
+    running,
+)
 from orchestrator.evidence import read_evidence
 from orchestrator.instance import LOCKS, StepKey, StepStatus
+from orchestrator.metrics import SagaMetrics
 from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import AbandonRequested, ActionRequested, CancelRequested, CompensateRequested
 from orchestrator.sql.store import SqlStore
 from orchestrator.store import NewSignal
+from orchestrator.watchdog import Alarm, Watchdog, locks_held_too_long
 from orchestrator.why import explain
 from tests.conformance.replicas import Replica
-from tests.conformance.stores import NOON, MovableClock, make_store, opened, sqlite_url
+from tests.conformance.stores import NOON, SECOND, MovableClock, make_store, opened, sqlite_url
 
 HOUR = timedelta(hours=1)
 
@@ -309,13 +323,65 @@ async def test_it_is_told_who_holds_what_a_saga_waits_for(bank: Bank) -> None:
 
     async with bank.store.engine.connect() as connection:
         evidence = await connection.run_sync(read_evidence, second)
+        holder = await connection.run_sync(read_evidence, first)
         (waits,) = (await connection.execute(text("SELECT * FROM saga_lock_wait"))).all()
 
     assert evidence is not None
+    assert holder is not None
+    of_the_holder = explain(holder, now=NOON + HOUR).paragraph
+    assert "Debiting has held account:a for 1 h 0 min, and another saga waits for it." in of_the_holder
     told = explain(evidence, now=NOON)
     assert f"account:a is held by Debiting of saga {first}" in told.paragraph
     assert f"saga why {first}" in "".join(advice.do for advice in told.advice)
     assert (str(waits.saga_id), str(waits.held_by), waits.resource) == (str(second), str(first), "account:a")
+
+
+async def test_a_lock_held_too_long_raises_the_alarm_once_until_it_is_free(bank: Bank, clock: MovableClock) -> None:
+    alarms: list[Alarm] = []
+    watchdog = Watchdog(bank.store, [locks_held_too_long(HOUR)], alarms.append)
+    first = await bank.transfer("a", "b")
+    await bank.transfer("a", "c")
+    clock.move(HOUR)
+    await watchdog.look()
+    assert alarms == []
+
+    clock.move(SECOND)
+    for _ in range(2):
+        await watchdog.look()
+
+    (alarm,) = alarms
+    assert (alarm.kind, alarm.facts["holder"], alarm.facts["waiters"]) == ("lock-held", str(first), 1)
+    assert f"account:a is held by step Debiting of saga {first} for 1 h" in alarm.text
+    assert "1 saga waits for it" in alarm.text and f"saga why {first}" in alarm.text
+    await bank.answer(first, Debiting, FAILURE)
+    await watchdog.look()
+    assert alarms == [alarm]
+    third = await bank.transfer("d", "e")
+    clock.move(HOUR + SECOND)
+    await watchdog.look()
+    assert str(third) in {one.facts["holder"] for one in alarms[1:]}
+
+
+async def test_an_application_is_told_of_alarms_and_they_are_counted(tmp_path: Path) -> None:
+    app, registry, alarms, told = Orchestrator([TransferMoney]), CollectorRegistry(), list[Alarm](), asyncio.Event()
+
+    def take(alarm: Alarm) -> None:
+        alarms.append(alarm)
+        told.set()
+
+    app.use(SagaMetrics(registry))
+    app.on_alarm(take)
+    url = f"sqlite+aiosqlite:///{tmp_path / 'sagas.db'}"
+    given = {"database_url": url, "lock_alarm_seconds": 0.001, "sweep_seconds": 0.02, "poll_seconds": 0.02}
+    settings = OrchestratorSettings.model_validate(given)
+    async with running(app, settings=settings, transport=MemoryTransport()):
+        engine = create_async_engine(url)
+        started = await SagaClient(engine).start(TransferMoney, Transfer())
+        await asyncio.wait_for(told.wait(), 30)
+        await engine.dispose()
+
+    assert [alarm.facts["holder"] for alarm in alarms] == [str(started.id)]
+    assert registry.get_sample_value("saga_alarms_total", {"kind": "lock-held"}) == 1
 
 
 async def test_an_hour_later_a_saga_that_waits_for_locks_is_looked_at(bank: Bank, clock: MovableClock) -> None:
