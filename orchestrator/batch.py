@@ -77,7 +77,7 @@ class Batch:
         earlier = self._decided.get(saga_id)
         if earlier is not None:
             self._decided[saga_id] = earlier.then(decision)
-        elif decision.accepted or decision.notes or decision.tells:
+        elif decision.accepted or decision.notes or decision.tells or decision.changed:
             self._decided[saga_id] = decision
 
     def park(self, saga_id: UUID, incoming: Incoming, *, error: str = "") -> None:

@@ -156,7 +156,7 @@ class StepRecord:
     error_text: str = ""
     ended_at: datetime | None = None
     memo: str = ""
-    """What the core keeps with the row of a `ForEach`, see `roster`."""
+    """What the core keeps with the row: of a `ForEach`, see `roster`; of an event wait, ids of events it refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,5 +170,5 @@ def _begin_again(draft: Draft, record: StepRecord) -> None:
     elif isinstance(leaf, EventLeaf):
         timeout = leaf.step.timeout
         deadline = None if timeout is None else draft.in_time(timeout)
-        draft.change(record, status=StepStatus.WAITING, deadline=deadline, ended_at=None)
+        draft.change(record, status=StepStatus.WAITING, deadline=deadline, ended_at=None, memo="")
         draft.wake_now = True

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from orchestrator.instance import Item, SagaInstance, StepRecord
+from orchestrator.instance import ITEMS, Item, SagaInstance, StepRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def wanted(records: Iterable[StepRecord]) -> list[Wanted]:
     """What to load beside the rows that are no item's: items that are under way, or next."""
     found: list[Wanted] = []
     for record in records:
-        if record.memo:
+        if record.memo and record.wire_name == ITEMS:
             roster = Roster.of(record)
             positions = tuple(roster.upcoming) if record.status.open else ()
             if roster.out or positions:

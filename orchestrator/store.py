@@ -331,6 +331,8 @@ class StoreTransaction(Protocol):
     ) -> list[EventMatch]:
         """Join kept, unconsumed, unexpired events with waiting steps by (wire name, key), oldest event first.
 
+        A wait whose record's `memo` names an event has refused it, and does not meet it again.
+
         Args:
             event_ids: only these events, if given.
             saga_ids: only these sagas' waits, if given.

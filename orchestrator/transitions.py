@@ -308,16 +308,23 @@ def _event(draft: Draft, event: EventMatched) -> None:
         return
     oldest = leaf.step.accepts_events_up_to
     if oldest is not None and event.arrived_at < record.started_at - oldest:
-        draft.accepted = False
+        _pass_over(draft, record, event)
         return
     message = _read(draft, step, leaf.event, event.body)
     if message is None:
-        draft.ignore("unmatched", f"event {event.event_id} is not a {leaf.event.__name__}", step)
+        draft.note("unmatched", f"event {event.event_id} is not a {leaf.event.__name__}", step)
+        _pass_over(draft, record, event)
         return
     draft.end(record, StepStatus.SUCCEEDED, reply=event.body)
     if overrides(type(leaf.step), WaitForEvent, "on_event"):
         draft.tell(step, leaf.step.on_event, message)
     publish_events(draft, leaf)
+
+
+def _pass_over(draft: Draft, record: StepRecord, event: EventMatched) -> None:
+    """Leave an event to others, and remember with the wait that it was looked at."""
+    draft.accepted = False
+    draft.change(record, memo=f"{record.memo} {event.event_id}".lstrip())
 
 
 def _deadlines(draft: Draft) -> None:

@@ -56,7 +56,8 @@ class EventRows(Rows):
         matches = [
             EventMatch(one.id, saga_id, key, one.event.body, one.arrived_at)
             for one in kept
-            for saga_id, key in sorted(waits.get((one.event.wire_name, one.event.key), ()))
+            for saga_id, key, memo in sorted(waits.get((one.event.wire_name, one.event.key), ()))
+            if str(one.id) not in memo
         ]
         return matches[: max(limit, 0)]
 
@@ -89,11 +90,13 @@ class EventRows(Rows):
         kept = [events[one] for one in sorted(set(ids))]
         return [one for one in kept if one.consumed_by is None and one.arrived_at + one.event.keep_for > now]
 
-    def _waits(self, saga_ids: Sequence[UUID] | None) -> dict[tuple[str, str], list[tuple[UUID, StepKey]]]:
+    def _waits(self, saga_ids: Sequence[UUID] | None) -> dict[tuple[str, str], list[tuple[UUID, StepKey, str]]]:
         sagas = self._tables.sagas
-        waits: dict[tuple[str, str], list[tuple[UUID, StepKey]]] = {}
+        waits: dict[tuple[str, str], list[tuple[UUID, StepKey, str]]] = {}
         for saga_id in sagas if saga_ids is None else set(saga_ids) & sagas.keys():
             for record in sagas[saga_id].steps.values():
                 if record.status is StepStatus.WAITING:
-                    waits.setdefault((record.wire_name, record.awaited_key), []).append((saga_id, record.key))
+                    waits.setdefault((record.wire_name, record.awaited_key), []).append(
+                        (saga_id, record.key, record.memo)
+                    )
         return waits

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, bindparam, case, delete, insert, or_, select, update
+from sqlalchemy import Connection, Text, and_, bindparam, case, cast, delete, insert, not_, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from orchestrator.instance import SagaStatus, StepStatus
@@ -119,16 +119,17 @@ class Cold:
         saga_ids: Sequence[UUID] | None,
         limit: int,
     ) -> list[EventMatch]:
-        """Join along the two partial indexes."""
+        """Join along the two partial indexes; a wait that refused an event has its id in the memo."""
         event, step = self._event, self._step
         waits = and_(step.c.wire_name == event.c.wire_name, step.c.waiting_key == event.c.key)
+        refused = step.c.memo.contains(cast(event.c.id, Text))
         statement = (
             select(
                 *(event.c.id, step.c.saga_id, step.c.step, step.c.direction, step.c.branch),
                 *(event.c.body, event.c.arrived_at),
             )
             .join_from(event, step, waits)
-            .where(event.c.consumed_at.is_(None), event.c.expires_at > now)
+            .where(event.c.consumed_at.is_(None), event.c.expires_at > now, or_(step.c.memo == "", not_(refused)))
             .order_by(event.c.id, step.c.saga_id)
             .limit(limit)
         )
