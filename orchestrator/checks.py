@@ -61,6 +61,12 @@ def checked_step(cls: type[Any]) -> None:
         _refuse(where, f"has the name {cls.name!r}. {_NAME_RULE}")
     if definition.Locking in cls.__mro__:
         _check_locks(where, cls)
+    elif named := next((name for name in ("locks", "lock_timeout", "on_locked") if hasattr(cls, name)), ""):
+        _refuse(
+            where,
+            f"has {named}, but a Step, a LocalStep or a SubSaga alone holds locks. Name them in one before it: "
+            "what a saga holds it holds until it has ended, for its items too",
+        )
     if definition.Sending in cls.__mro__:
         _check_hooks(where, cls, _STEP_HOOKS if definition.Step in cls.__mro__ else _ITEM_HOOKS)
         _check_durations(where, cls, "timeout", "compensation_timeout")

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from messaging.retry import Retry
-from orchestrator import BlockedReason, Parallel, SagaDefinitionError, SagaStatus
+from orchestrator import (
+    BlockedReason,
+    Delay,
+    ForEach,
+    ItemStep,
+    Parallel,
+    SagaDefinitionError,
+    SagaStatus,
+    WaitForEvent,
+)
 from orchestrator.instance import StepKey, StepStatus
 from orchestrator.signals import LocksAsked, LocksDenied, LocksGranted, Started
 from orchestrator.start import new_instance
@@ -237,6 +246,14 @@ def test_locks_after_the_pivot_are_refused() -> None:
 
     with pytest.raises(SagaDefinitionError, match="comes after the pivot Shipping and names locks"):
         with_steps(Shipping(), mailing())
+
+
+@pytest.mark.parametrize("kind", [ItemStep, ForEach, WaitForEvent, Delay])
+def test_locks_of_what_cannot_hold_any_are_refused(kind: type[Any]) -> None:
+    with pytest.raises(
+        SagaDefinitionError, match=r"has locks, but a Step, .* alone holds locks\. Name them in one before"
+    ):
+        type("Locking", (kind,), {"locks": OrderLocked.locks})
 
 
 def test_an_unknown_word_for_what_to_do_when_locked_is_refused() -> None:
