@@ -218,4 +218,12 @@ def unmatched_message(
         "headers": dict(envelope.headers),
     }
     text = json.dumps(properties, default=str)
-    return UnmatchedMessage(envelope.message_id, reason, envelope.body, text, saga_id)
+    return UnmatchedMessage(envelope.message_id, reason, envelope.body, text, saga_id or _to_be_started(envelope))
+
+
+def _to_be_started(envelope: Envelope) -> UUID | None:
+    """The id that a start message chose."""
+    try:
+        return UUID(envelope.text_header(wire.SAGA_ID)) if envelope.type.startswith(START) else None
+    except ValueError:
+        return None

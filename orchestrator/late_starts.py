@@ -31,7 +31,7 @@ async def take_starts(tx: StoreTransaction, registry: SagaRegistry, starts: Sequ
         if problem := await _problem(tx, registry, start, now):
             reason = f"it starts no {start.saga_name!r}: {problem}"
             logger.warning("Start of saga %s: %s. It is put aside", start.saga_id, reason)
-            refused.append(unmatched_message(start, reason, start.saga_id))
+            refused.append(unmatched_message(start, reason))
     return refused
 
 

@@ -228,9 +228,10 @@ async def test_what_can_start_nothing_is_kept_whole_with_why(changed: dict[str, 
         await taker.take(start)
 
         async with taker.store.engine.connect() as connection:
-            (kept,) = (await connection.execute(text("SELECT reason, body FROM saga_unmatched"))).all()
+            (kept,) = (await connection.execute(text("SELECT reason, body, saga_id FROM saga_unmatched"))).all()
         assert why in kept.reason
         assert kept.body == start.body
+        assert kept.saga_id == start.headers.get(SAGA_ID), "saga why finds it"
         assert await taker.engine.wake(10, deadlines=True) == 0
 
 
