@@ -7,6 +7,7 @@ from orchestrator.errors import (
     ActionRefused,
     SagaDefinitionError,
     SagaError,
+    SearchRefused,
     StateUnusable,
     UnknownSaga,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         SubSaga,
         WaitForEvent,
     )
+    from orchestrator.searchable import Searchable, SearchValue
     from orchestrator.settings import OrchestratorSettings
     from orchestrator.start_messages import start_later
 
@@ -55,6 +57,9 @@ __all__ = [
     "SagaError",
     "SagaNotEnded",
     "SagaStatus",
+    "SearchRefused",
+    "SearchValue",
+    "Searchable",
     "Sequence",
     "StartOnEvent",
     "StartedSaga",
@@ -76,6 +81,8 @@ _LATER = {
     "SubSaga": "orchestrator.definition",
     "Parallel": "orchestrator.definition",
     "Saga": "orchestrator.definition",
+    "SearchValue": "orchestrator.searchable",
+    "Searchable": "orchestrator.searchable",
     "Sequence": "orchestrator.definition",
     "StartOnEvent": "orchestrator.definition",
     "Step": "orchestrator.definition",

@@ -32,6 +32,7 @@ from orchestrator.plan import (
     returned_types,
     type_arguments,
 )
+from orchestrator.searchable import searchable_fields
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _NAME_RULE: Final = "Use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
@@ -189,7 +190,14 @@ def checked_plan(saga: type[definition.Saga[Any]]) -> Plan:
     root = Branch(tuple(compiler.compile(node, top=True) for node in _steps_of(saga)), together=False)
     starts = _starts_of(where, saga, compiler.state)
     return Plan(
-        root, compiler.leaves, compiler.pivot, fingerprint_of(root), saga.deadline, starts, _locks(compiler.leaves)
+        root,
+        compiler.leaves,
+        compiler.pivot,
+        fingerprint_of(root),
+        saga.deadline,
+        starts,
+        _locks(compiler.leaves),
+        _searchable(compiler.state),
     )
 
 
@@ -220,6 +228,13 @@ def _locks(leaves: Mapping[str, LeafPlan]) -> bool:
         names_locks(leaf.step) or (isinstance(leaf, ChildLeaf) and leaf.step.saga.plan.locking)
         for leaf in leaves.values()
     )
+
+
+def _searchable(state: type[BaseModel]) -> tuple[str, ...]:
+    try:
+        return searchable_fields(state)
+    except ValueError as error:
+        _refuse(f"state {state.__name__}", str(error))
 
 
 def _check_locks(where: str, cls: type[Any]) -> None:

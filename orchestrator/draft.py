@@ -36,6 +36,7 @@ from orchestrator.instance import (
     StepStatus,
 )
 from orchestrator.plan import CommandLeaf, ItemsLeaf, LeafPlan
+from orchestrator.searchable import changed_values
 from orchestrator.signals import Decision, LockChange, Note, Replaced, Tell
 
 if TYPE_CHECKING:
@@ -388,6 +389,7 @@ class Draft:
             tuple(self.children),
             tuple(self.tells),
             tuple(self.locks),
+            changed_values(self.plan.searchable, self.was.state, self.state),
         )
 
     def _looks_for_events(self, record: StepRecord) -> bool:

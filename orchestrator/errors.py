@@ -10,6 +10,7 @@ Each error names, in its text, what happened and what to do:
     ├── UnknownDefinition       whoever deploys: this process does not have the saga's code
     ├── ActionRefused           the operator: the saga's state does not allow this action
     ├── StateUnusable           the caller: a start's state cannot be stored, or is of another type
+    ├── SearchRefused           the caller: a list is asked for what no state can have
     ├── SchemaMismatch          whoever deploys: `saga migrate`
     ├── EngineAlreadyRunning    whoever deploys: a SQLite file has one engine
     ├── InstallationMismatch    whoever deploys: the reply queue belongs to another database
@@ -83,6 +84,10 @@ class StateUnusable(SagaError, ValueError):
     def __init__(self, saga_name: str, problem: str) -> None:
         self.saga_name, self.problem = saga_name, problem
         super().__init__(f"state for saga {saga_name!r} cannot be used: {problem}")
+
+
+class SearchRefused(SagaError, ValueError):
+    """A list was asked for what no state can have: a path that is none, or a value without a text."""
 
 
 class SchemaMismatch(SagaError):

@@ -233,3 +233,5 @@ class SagaInstance:
     """Of the items of a `ForEach`, only those that are under way or next have their records here."""
     items: Mapping[tuple[str, str], Item] = field(default_factory=dict[tuple[str, str], Item])
     """The items of these, by the step and their key."""
+    search: tuple[tuple[str, str], ...] = ()
+    """What it can be found by, see `searchable`; only of a saga that is about to start."""

@@ -200,6 +200,8 @@ class Plan:
     """Not part of the fingerprint: what starts a saga does not concern one that has started."""
     locking: bool = False
     """Whether some step of it, or of a child, names resources."""
+    searchable: tuple[str, ...] = ()
+    """Fields of the state it can be found by. Not part of the fingerprint: no row of a step depends on them."""
 
     def waits(self) -> Iterator[EventLeaf]:
         """The leaves that wait for events."""

@@ -40,21 +40,21 @@ class Redaction:
 
     def _of(self, annotations: Iterable[Any], value: Any) -> Any:
         """A value of one of these types."""
-        members = list(_members(annotations))
+        types = list(members(annotations))
         match value:
             case list():
-                inner = [one for member in members for one in get_args(member)]
+                inner = [one for member in types for one in get_args(member)]
                 return [self._of(inner, item) for item in value]  # pyright: ignore[reportUnknownVariableType]
             case dict():
-                models = [member for member in members if _is_model(member)]
-                inner = [args[-1] for member in members if (args := get_args(member))]
+                models = [member for member in types if _is_model(member)]
+                inner = [args[-1] for member in types if (args := get_args(member))]
                 items = cast("dict[str, Any]", value).items()
                 return {name: self._entry(_fields(models, name), inner, item) for name, item in items}
             case _:
                 return value
 
     def _entry(self, fields: list[FieldInfo], inner: list[Any], value: Any) -> Any:
-        if any(not field.repr or _is_secret(field.annotation) for field in fields):
+        if any(map(hidden, fields)):
             return self._hidden(value)
         return self._of([*(field.annotation for field in fields), *inner], value)
 
@@ -91,17 +91,34 @@ def _fields(models: Iterable[type[BaseModel]], name: str) -> list[FieldInfo]:
     ]
 
 
-def _members(annotations: Iterable[Any]) -> Iterator[Any]:
+def members(annotations: Iterable[Any]) -> Iterator[Any]:
     """The types of which one holds: unions and root models taken apart."""
     for one in annotations:
         if get_origin(one) in (Union, UnionType):
-            yield from _members(get_args(one))
+            yield from members(get_args(one))
         elif get_origin(one) is Annotated:
-            yield from _members(get_args(one)[:1])
+            yield from members(get_args(one)[:1])
         elif _is_model(one) and issubclass(one, RootModel):
-            yield from _members([one.model_fields["root"].annotation])
+            yield from members([one.model_fields["root"].annotation])
         else:
             yield one
+
+
+def hidden(field: FieldInfo) -> bool:
+    """Whether what a field holds is a secret."""
+    return not field.repr or _is_secret(field.annotation)
+
+
+def hides(cls: type[BaseModel], path: Iterable[str]) -> bool:
+    """Whether what stands at this path in the JSON of a class is a secret, or inside of one."""
+    annotations: list[Any] = [cls]
+    for name in path:
+        types = list(members(annotations))
+        fields = _fields([one for one in types if _is_model(one)], name)
+        if any(map(hidden, fields)):
+            return True
+        annotations = [*(field.annotation for field in fields), *(a[-1] for one in types if (a := get_args(one)))]
+    return False
 
 
 def _is_secret(annotation: Any) -> bool:

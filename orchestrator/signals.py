@@ -310,7 +310,8 @@ class Decision:
     `refused` says why an operator's action was not carried out. `parked` asks to keep the signal and to
     tell it again once the saga is resumed. `local` names the local steps to be run once this is committed.
     `items` are those to insert, `children` the sagas to start, `tells` the signals to keep for other sagas.
-    `locks` is what becomes of resources, in order.
+    `locks` is what becomes of resources, in order. `search` is what the saga can be found by from now on, as far
+    as that has changed; None where nothing is kept any more, and of two the later counts.
     """
 
     instance: SagaInstance
@@ -327,6 +328,7 @@ class Decision:
     children: tuple[SagaInstance, ...] = ()
     tells: tuple[Tell, ...] = ()
     locks: tuple[LockChange, ...] = ()
+    search: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def steps(self) -> Mapping[StepKey, StepRecord]:
@@ -355,6 +357,7 @@ class Decision:
             children=(*self.children, *later.children),
             tells=(*self.tells, *later.tells),
             locks=(*self.locks, *later.locks),
+            search=(*self.search, *later.search),
         )
 
     def _begins_wait(self, after: SagaInstance) -> bool:

@@ -15,6 +15,7 @@ from orchestrator.errors import StateUnusable
 from orchestrator.ids import new_saga_id
 from orchestrator.instance import Parent, SagaInstance, SagaStatus
 from orchestrator.registry import pin_of
+from orchestrator.searchable import kept_values
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -61,5 +62,6 @@ def _instance(saga: type[Saga[S]], state: object, saga_id: UUID, now: datetime, 
         updated_at=now,
         wake_at=now,
         deadline=deadline,
+        search=tuple(kept_values(searchable, text).items()) if (searchable := saga.plan.searchable) else (),
         **fields,
     )

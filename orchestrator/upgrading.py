@@ -43,6 +43,7 @@ from orchestrator.plan import (
 )
 from orchestrator.registry import pin_of
 from orchestrator.roster import Roster
+from orchestrator.searchable import all_values
 from orchestrator.signals import Decision
 
 _KINDS: Final[dict[str, type[LeafPlan]]] = {TIMER: DelayLeaf, LOCAL: LocalLeaf, ITEMS: ItemsLeaf, CHILD: ChildLeaf}
@@ -93,9 +94,20 @@ def upgraded(
     draft.note("upgraded", f"from v{instance.pin.version} to v{saga.version} {told}".rstrip())
     decision = draft.decision()
     return Upgrade(
-        replace(decision, instance=replace(decision.instance, pin=pin_of(saga))),
+        replace(
+            decision, instance=replace(decision.instance, pin=pin_of(saga)), search=_search(saga, instance, state, old)
+        ),
         passed_over=tuple(_passed_over(saga.plan.root, instance)),
     )
+
+
+def _search(
+    saga: type[Saga[Any]], instance: SagaInstance, state: str, old: Plan | None
+) -> tuple[tuple[str, str | None], ...]:
+    """What it can be found by, all of it: the new version may mark other fields."""
+    if old is not None and not old.searchable and not saga.plan.searchable:
+        return ()
+    return all_values(saga.plan.searchable, instance.state, state)
 
 
 class _Unfit(Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -82,6 +82,13 @@ class Rows:
         # Claims raise it between loading and saving.
         attempts = record.send_attempts if anew or before is None else max(record.send_attempts, before.send_attempts)
         return replace(record, body=None, reply=None, send_attempts=attempts)
+
+    def _keep_search(self, saga_id: UUID, search: Iterable[tuple[str, str | None]]) -> None:
+        for field, value in search:
+            if value is None:
+                self._remove(self._tables.search, (saga_id, field))
+            else:
+                self._put(self._tables.search, (saga_id, field), value)
 
     def _change_record(self, saga_id: UUID, record: StepRecord) -> None:
         saga = self._tables.sagas[saga_id]

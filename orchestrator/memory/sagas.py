@@ -119,7 +119,8 @@ class SagaRows(Rows):
             if holder is not None and not (reuse_key_after_end and self._has_ended(holder)):
                 return holder, False
             self._put(self._tables.keys, name_and_key, saga.id)
-        self._write(replace(saga, steps={}))
+        self._write(replace(saga, steps={}, search=()))
+        self._keep_search(saga.id, saga.search)
         return saga.id, True
 
     async def save(self, decisions: Sequence[Decision]) -> None:
@@ -142,6 +143,7 @@ class SagaRows(Rows):
             self._write(replace(after, revision=after.revision + 1, steps=steps, items={}))
             if decision.items:
                 self._put(self._tables.items, after.id, (*self._tables.items.get(after.id, ()), *decision.items))
+            self._keep_search(after.id, decision.search)
             for old in decision.replaced:
                 ref = CommandRef(after.id, old.key, old.round, old.attempt)
                 self._put(self._tables.commands, old.command_id, ref)

@@ -63,6 +63,7 @@ class MemoryTables:
     workers: dict[UUID, tuple[Worker, datetime]] = field(default_factory=dict[UUID, tuple[Worker, datetime]])
     locks: dict[UUID, LockRow] = field(default_factory=dict[UUID, LockRow])
     held_since: dict[UUID, datetime] = field(default_factory=dict[UUID, datetime])
+    search: dict[tuple[UUID, str], str] = field(default_factory=dict[tuple[UUID, str], str])
 
     def copied(self) -> MemoryTables:
         """The same rows in tables of their own."""

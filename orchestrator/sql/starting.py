@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.instance import SagaInstance, SagaStatus
 from orchestrator.sql.rows import INSTANCE_COLUMNS, new_instance_values
+from orchestrator.sql.search import write_search
 from orchestrator.sql.tables import in_schema, saga_instance, saga_key
 
 _TERMINAL: Final = [status.value for status in SagaStatus if status.terminal]
@@ -34,7 +35,8 @@ def start_saga(
     """Write a new saga and its business key in this transaction; return its id and True.
 
     If a saga has the key already, or is this very one, write nothing and return that saga's id and False.
-    One statement on PostgreSQL, two on SQLite; without a business key, no row of `saga_key`.
+    One statement on PostgreSQL, two on SQLite, and one more for a saga with searchable fields; without a business key,
+    no row of `saga_key`.
 
     Args:
         where: a session or connection on the database of the sagas.
@@ -43,12 +45,10 @@ def start_saga(
         schema: the schema of our tables, if not the connection's default one.
     """
     connection = where.connection() if isinstance(where, Session) else where
-    values = new_instance_values(saga)
-    if saga.business_key is None:
-        return saga.id, _wrote(connection, _insert(connection.dialect.name, schema), values)
-    if _insert_both(connection, values, schema):
-        return saga.id, True
-    return _taken(connection, saga, values, schema, reuse=reuse_key_after_end)
+    saga_id, created = _started(connection, saga, schema, reuse=reuse_key_after_end)
+    if created and saga.search:
+        write_search(connection, {saga_id: saga.search}, schema)
+    return saga_id, created
 
 
 async def start_saga_async(
@@ -64,6 +64,15 @@ async def start_saga_async(
         return start_saga(sync, saga, reuse_key_after_end=reuse_key_after_end, schema=schema)
 
     return await where.run_sync(start)
+
+
+def _started(connection: Connection, saga: SagaInstance, schema: str | None, *, reuse: bool) -> tuple[UUID, bool]:
+    values = new_instance_values(saga)
+    if saga.business_key is None:
+        return saga.id, _wrote(connection, _insert(connection.dialect.name, schema), values)
+    if _insert_both(connection, values, schema):
+        return saga.id, True
+    return _taken(connection, saga, values, schema, reuse=reuse)
 
 
 def _insert_both(connection: Connection, values: dict[str, Any], schema: str | None) -> bool:

@@ -10,7 +10,7 @@ saga_event          events received, kept or consumed
 saga_unmatched      messages that fit no saga, whole, with why
 saga_key            (saga name, business key) -> saga; decides who starts, and outlives the saga
 saga_lock           resources that sagas hold or wait for
-saga_search         searchable fields of states
+saga_search         searchable fields of states, as text
 saga_audit          what operators asked for, and what became of it
 saga_worker         processes and the definitions they know
 saga_request        what was asked over HTTP under an idempotency key, and what it became
@@ -282,7 +282,8 @@ saga_search = Table(
     Column("saga_id", Id, ForeignKey("saga_instance.id", ondelete="CASCADE"), primary_key=True),
     Column("field", Text, primary_key=True),
     _required("value"),
-    Index("ix_saga_search_field_value", "field", "value"),
+    # With the id last, a page is read in its order, however many sagas have the value.
+    Index("ix_saga_search_found", "field", "value", "saga_id"),
 )
 
 saga_audit = Table(

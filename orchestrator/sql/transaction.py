@@ -22,6 +22,7 @@ from orchestrator.sql.cold import Cold
 from orchestrator.sql.hot import Hot
 from orchestrator.sql.items import write_items
 from orchestrator.sql.locks import change_locks, contended_locks, held_locks, settle_locks
+from orchestrator.sql.search import write_search
 from orchestrator.sql.starting import start_saga
 from orchestrator.store import (
     AuditEntry,
@@ -151,7 +152,9 @@ class SqlTransaction:
         return await self._run(start_saga, saga, reuse_key_after_end=reuse_key_after_end, schema=self._schema)
 
     async def save(self, decisions: Sequence[Decision]) -> None:
-        """Five statements at most, and one for items of a `ForEach`. The statements check the revisions once more.
+        """Five statements at most, one more for items of a `ForEach`, and one for searchable fields.
+
+        They check the revisions once more.
 
         Raises:
             ConcurrentUpdate: a saga's stored revision is not the loaded one.
@@ -163,6 +166,9 @@ class SqlTransaction:
             await self._run(self._hot.save, decisions, await self.now())
         if any(decision.items for decision in decisions):
             await self._run(write_items, decisions, self._schema)
+        found_by = {decision.instance.id: decision.search for decision in decisions if decision.search}
+        if found_by:
+            await self._run(write_search, found_by, self._schema)
 
     @asynccontextmanager
     async def session(self, *, timeout: timedelta) -> AsyncGenerator[AsyncSession]:

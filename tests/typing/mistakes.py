@@ -3,14 +3,27 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
 from uuid import UUID
 
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from messaging.bus import Bus
 from messaging.service import Service
-from orchestrator import ForEach, ItemStep, LocalStep, Parallel, Saga, SagaStatus, Step, WaitForEvent
+from orchestrator import (
+    ForEach,
+    ItemStep,
+    LocalStep,
+    Parallel,
+    Saga,
+    SagaClient,
+    SagaStatus,
+    Searchable,
+    Step,
+    WaitForEvent,
+)
 from orchestrator.testing import SagaHarness, SagaProbe, Seen, explore
 from tests.typing.sagas import (
     AwaitingPayment,
@@ -200,3 +213,15 @@ def of_another_saga(seen: Seen[InvoiceState]) -> bool:
 def mistakes_in_an_exploration(state: OrderState) -> None:
     explore(CreateOrderSaga, InvoiceState())  # expect-error
     explore(CreateOrderSaga, state, invariants=[of_another_saga])  # expect-error
+
+
+class SearchedState(BaseModel):
+    customer: Annotated[str, Searchable]
+    address: Searchable  # expect-error
+
+
+async def mistakes_in_a_search(sagas: SagaClient) -> None:
+    sagas.list(where={"customer": "c-17", "lines": 3, "gift": True, "due": None, "placed_at": datetime.now(UTC)})
+    sagas.list(where={"amount": 9.5})  # expect-error
+    sagas.list(where={"customer": ["c-17"]})  # expect-error
+    sagas.list(where="customer=c-17")  # expect-error
