@@ -32,7 +32,8 @@ from orchestrator.signals import (
     SkipRequested,
 )
 from orchestrator.sql import client_statements as statements
-from orchestrator.status import SagaFilter, ids_of
+from orchestrator.sql.search import Found
+from orchestrator.status import SagaFilter, ids_of, scanned
 
 T = TypeVar("T")
 
@@ -154,6 +155,10 @@ class AsksSagas(ABC):
     async def ids(self, which: SagaFilter, *, limit: int | None = None) -> Sequence[UUID]:
         """The ids of sagas at this moment, oldest first: a frozen list, to hand to `bulk`."""
         return await self._read(lambda c: ids_of(c, which, limit=limit, schema=self._schema))
+
+    async def scanned(self, which: SagaFilter) -> Sequence[Found]:
+        """The paths of `where` for which the states of sagas have to be read, one after the other."""
+        return await self._read(lambda c: scanned(c, which, schema=self._schema))
 
     async def bulk(
         self,
@@ -277,6 +282,10 @@ class AsksSagasBlocking(ABC):
     def ids(self, which: SagaFilter, *, limit: int | None = None) -> Sequence[UUID]:
         """The ids of sagas at this moment; see `AsksSagas.ids`."""
         return self._read(lambda c: ids_of(c, which, limit=limit, schema=self._schema))
+
+    def scanned(self, which: SagaFilter) -> Sequence[Found]:
+        """The paths for which states have to be read; see `AsksSagas.scanned`."""
+        return self._read(lambda c: scanned(c, which, schema=self._schema))
 
     def bulk(
         self,

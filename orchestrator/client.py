@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from orchestrator.bulk import Looks
 from orchestrator.definition import Saga
 from orchestrator.errors import SagaError, UnknownSaga
 from orchestrator.instance import SagaStatus
+from orchestrator.searchable import SearchValue, asked
 from orchestrator.sql import client_statements as statements
 from orchestrator.sql.starting import start_saga
 from orchestrator.start import new_instance
@@ -140,10 +141,26 @@ class SagaClient(AsksUpgrades):
             await asyncio.sleep(looks.pause(came=False))
 
     def list(
-        self, *, saga: type[Saga[Any]] | str | None = None, status: SagaStatus | None = None, key: str | None = None
+        self,
+        *,
+        saga: type[Saga[Any]] | str | None = None,
+        status: SagaStatus | None = None,
+        key: str | None = None,
+        where: Mapping[str, SearchValue] | None = None,
     ) -> AsyncIterator[SagaRow]:
-        """Read sagas, newest first, a page at a time."""
-        return self._reader.list(_filter(saga, status, key))
+        """Read sagas, newest first, a page at a time.
+
+        Args:
+            saga: only of this class, or name.
+            status: only in this one.
+            key: only with this business key.
+            where: only with these values in their state, `{"customer": "c-17"}`. Fields marked as `Searchable` are
+                found by an index; for others, such as `address.city`, the states of all sagas are read.
+
+        Raises:
+            SearchRefused: `where` has what no state can have; raised by the call itself.
+        """
+        return self._reader.list(_filter(saga, status, key, where))
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         async with self._engine.connect() as connection:
@@ -203,13 +220,21 @@ class BlockingSagaClient(AsksUpgradesBlocking):
             time.sleep(looks.pause(came=False))
 
     def list(
-        self, *, saga: type[Saga[Any]] | str | None = None, status: SagaStatus | None = None, key: str | None = None
+        self,
+        *,
+        saga: type[Saga[Any]] | str | None = None,
+        status: SagaStatus | None = None,
+        key: str | None = None,
+        where: Mapping[str, SearchValue] | None = None,
     ) -> Iterator[SagaRow]:
         """Read sagas, newest first; see `SagaClient.list`."""
+        return self._pages(_filter(saga, status, key, where))
+
+    def _pages(self, which: SagaFilter) -> Iterator[SagaRow]:
         after: UUID | None = None
         while True:
             with self._engine.connect() as connection:
-                page = list_sagas(connection, _filter(saga, status, key), after=after, schema=self._schema)
+                page = list_sagas(connection, which, after=after, schema=self._schema)
             if not page:
                 return
             yield from page
@@ -241,6 +266,11 @@ def _parsed_state(saga: type[Saga[S]], saga_id: UUID, text: str | None) -> S:
     return state  # type: ignore[no-any-return]
 
 
-def _filter(saga: type[Saga[Any]] | str | None, status: SagaStatus | None, key: str | None) -> SagaFilter:
+def _filter(
+    saga: type[Saga[Any]] | str | None,
+    status: SagaStatus | None,
+    key: str | None,
+    where: Mapping[str, SearchValue] | None,
+) -> SagaFilter:
     name = saga if isinstance(saga, str) or saga is None else saga.name
-    return SagaFilter(saga=name, status=status, key=key)
+    return SagaFilter(saga=name, status=status, key=key, where=asked(where or {}))

@@ -5,16 +5,18 @@ The functions run on a blocking connection; `StatusReader` is the same for corou
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, TableClause, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, TableClause, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.instance import Direction, SagaStatus, StepStatus
+from orchestrator.searchable import SearchValue, asked
+from orchestrator.sql.search import Found, condition, how_found
 from orchestrator.sql.tables import in_schema, saga_audit, saga_history, saga_step
 from orchestrator.views import ViewRow, named_view, read_view
 
@@ -114,6 +116,10 @@ class SagaFilter:
     ended: bool | None = None
     paused: bool | None = None
     started_before: datetime | None = None
+    where: Mapping[str, SearchValue] = field(default_factory=dict[str, SearchValue])
+    """What the state has at a path: `{"customer": "c-17", "address.city": "Bonn"}`."""
+    definitions: Collection[tuple[str, int]] | None = None
+    """Only sagas of these names and versions."""
 
 
 EVERYTHING: Final = SagaFilter()
@@ -138,7 +144,7 @@ def list_sagas(
 ) -> list[SagaRow]:
     """One page, the newest first; `after` is the last id of the page before."""
     view = named_view("saga_status", SagaRow, schema)
-    statement = _filtered(select(view), view, which, schema).order_by(view.c.saga_id.desc()).limit(limit)
+    statement = _filtered(connection, select(view), view, which, schema).order_by(view.c.saga_id.desc()).limit(limit)
     if after is not None:
         statement = statement.where(view.c.saga_id < after)
     return [_saga(row) for row in connection.execute(statement)]
@@ -149,8 +155,14 @@ def ids_of(
 ) -> list[UUID]:
     """The ids of all of them at one moment, the oldest first; at most so many."""
     view = named_view("saga_status", SagaRow, schema)
-    statement = _filtered(select(view.c.saga_id), view, which, schema).order_by(view.c.saga_id).limit(limit)
-    return list(connection.scalars(statement))
+    statement = _filtered(connection, select(view.c.saga_id), view, which, schema)
+    return list(connection.scalars(statement.order_by(view.c.saga_id).limit(limit)))
+
+
+def scanned(connection: Connection, which: SagaFilter, *, schema: str | None = None) -> list[Found]:
+    """The paths for which states have to be read, one after the other, to tell which sagas are meant."""
+    found = (how_found(connection, path, which.saga, schema) for path in which.where)
+    return [one for one in found if not one.by_index]
 
 
 def timeline_of(connection: Connection, saga_id: UUID, *, schema: str | None = None) -> list[TimelineRow]:
@@ -199,6 +211,10 @@ class StatusReader:
                 return
             after = page[-1].saga_id
 
+    async def scanned(self, which: SagaFilter) -> Sequence[Found]:
+        """The paths for which states have to be read; see `scanned`."""
+        return await self.read(scanned, which, schema=self.schema)
+
     async def timeline(self, saga_id: UUID) -> Sequence[TimelineRow]:
         """What a saga did, in order."""
         return await self.read(timeline_of, saga_id, schema=self.schema)
@@ -227,7 +243,9 @@ class StatusReader:
             return await connection.run_sync(call, *args, **kwargs)
 
 
-def _filtered(statement: Select[Any], view: TableClause, which: SagaFilter, schema: str | None) -> Select[Any]:
+def _filtered(
+    connection: Connection, statement: Select[Any], view: TableClause, which: SagaFilter, schema: str | None
+) -> Select[Any]:
     if which.saga is not None:
         statement = statement.where(view.c.saga == which.saga)
     if which.status is not None:
@@ -242,6 +260,11 @@ def _filtered(statement: Select[Any], view: TableClause, which: SagaFilter, sche
         statement = statement.where(view.c.paused_at.is_not(None) if which.paused else view.c.paused_at.is_(None))
     if which.started_before is not None:
         statement = statement.where(view.c.started_at < which.started_before)
+    if which.definitions is not None:
+        statement = statement.where(tuple_(view.c.saga, view.c.version).in_(which.definitions))
+    for path, wanted in asked(which.where).items():
+        found, dialect = how_found(connection, path, which.saga, schema), connection.dialect.name
+        statement = statement.where(condition(view.c.saga_id, found, wanted, dialect, schema))
     if which.step is not None:
         step = in_schema(saga_step, schema)
         awaited = select(step.c.saga_id).where(

@@ -57,6 +57,7 @@ def command(word: ActionWord, told: str) -> Callable[..., None]:
         key: options.Key = None,
         at: At = None,
         error: Error = None,
+        where: options.Where = None,
         older_than: OlderThan = None,
         limit: options.Limit = None,
         everything: All = False,
@@ -67,7 +68,8 @@ def command(word: ActionWord, told: str) -> Callable[..., None]:
         as_json: options.AsJson = False,
     ) -> None:
         order = many.Order(word, reason, step, who())
-        chosen = many.Choice(saga, status, key, at, error, older_than, limit, everything)
+        in_state = tuple(options.parsed_where(where).items())
+        chosen = many.Choice(saga, status, key, at, error, in_state, older_than, limit, everything)
         many.refuse_unclear(order, ids or [], chosen)
         if ids and len(ids) == 1 and not dry_run:
             _act_on_one(ids[0], order, database_url, as_json=as_json)
@@ -79,9 +81,10 @@ def command(word: ActionWord, told: str) -> Callable[..., None]:
     return act
 
 
-_OF_MANY: Final = """Give one id, or several; or choose with --saga, --status, --key, --at, --error and --older-than
-among those that {word} can be asked of, or take all of these with --all. How many they are is told and asked about
-before, unless --yes is said. What came of several is told line by line, and the worst of it is the exit code."""
+_OF_MANY: Final = """Give one id, or several; or choose with --saga, --status, --key, --at, --error, --where and
+--older-than among those that {word} can be asked of, or take all of these with --all. How many they are is told and
+asked about before, unless --yes is said. What came of several is told line by line, and the worst of it is the exit
+code."""
 
 
 def _hide_step(command: Callable[..., None], *, hidden: bool) -> None:

@@ -10,13 +10,12 @@ import typer
 
 from orchestrator.cli import options, output
 from orchestrator.cli.report import reported
-from orchestrator.instance import SagaStatus
 from orchestrator.words import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.status import SagaRow
+    from orchestrator.status import SagaFilter, SagaRow
 
 
 @reported
@@ -25,13 +24,21 @@ def list_sagas(
     saga: options.SagaName = None,
     status: options.Status = None,
     key: options.Key = None,
+    where: options.Where = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
     database_url: options.DatabaseUrl = None,
     as_json: options.AsJson = False,
     as_csv: options.AsCsv = False,
 ) -> None:
-    """List sagas, newest first. With --json one line of JSON each."""
-    rows = asyncio.run(_read(database_url, saga, status, key, limit + 1))
+    """List sagas, newest first. With --json one line of JSON each.
+
+    What the state says is found with --where, by an index where the field is marked as Searchable; else all states are
+    read, which is told.
+    """
+    from orchestrator.status import SagaFilter
+
+    which = SagaFilter(saga, status, key, where=options.parsed_where(where))
+    rows = asyncio.run(_read(database_url, which, limit + 1))
     if not output.printed_for_programs(rows[:limit], as_json=as_json, as_csv=as_csv) and rows:
         print_table(output.console(), rows[:limit])
     if not rows:
@@ -40,15 +47,13 @@ def list_sagas(
         typer.echo(f"There are more than {limit}. Say --limit, or narrow it down.", err=True)
 
 
-async def _read(
-    database_url: str | None, saga: str | None, status: SagaStatus | None, key: str | None, limit: int
-) -> list[SagaRow]:
+async def _read(database_url: str | None, which: SagaFilter, limit: int) -> list[SagaRow]:
     from orchestrator.cli.reading import reader
-    from orchestrator.status import SagaFilter
 
     rows: list[SagaRow] = []
     async with reader(database_url) as sagas:
-        async for row in sagas.list(SagaFilter(saga, status, key), page_size=min(limit, 500)):
+        output.tell_scans(await sagas.scanned(which))
+        async for row in sagas.list(which, page_size=min(limit, 500)):
             rows.append(row)
             if len(rows) == limit:
                 break

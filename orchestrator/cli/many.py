@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.client import SagaClient
     from orchestrator.status import SagaFilter
 
-_BY_FILTER: Final = "--saga, --status, --key, --at, --error, --older-than, --limit"
+_BY_FILTER: Final = "--saga, --status, --key, --at, --error, --where, --older-than, --limit"
 _CODES: Final = {
     "not-taken": exits.UNREACHABLE,
     "not-asked": exits.UNREACHABLE,
@@ -57,6 +57,7 @@ class Choice:
     key: str | None = None
     at: str | None = None
     error: str | None = None
+    where: tuple[tuple[str, str], ...] = ()
     older_than: timedelta | None = None
     limit: int | None = None
     everything: bool = False
@@ -79,6 +80,7 @@ class Choice:
             key=self.key,
             step=self.at,
             error=self.error,
+            where=dict(self.where),
             ended=False if status is None else None,
             paused={"pause": False, "resume": True}.get(word),
             started_before=None if self.older_than is None else datetime.now(UTC) - self.older_than,
@@ -138,7 +140,7 @@ async def _each(
 ) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     async with client(database_url) as sagas:
-        frozen = ids or await sagas.ids(choice.among(order.word), limit=choice.limit)
+        frozen = ids or await _chosen(sagas, choice.among(order.word), choice.limit)
         if not frozen:
             typer.echo("No sagas match.", err=True)
         if not await _wanted(sagas, order, frozen, manner, given=bool(ids)):
@@ -150,6 +152,11 @@ async def _each(
             if told := progress.told(outcomes.total(), time.monotonic()):
                 typer.echo(told, err=True)
     return outcomes
+
+
+async def _chosen(sagas: SagaClient, which: SagaFilter, limit: int | None) -> Sequence[UUID]:
+    output.tell_scans(await sagas.scanned(which))
+    return await sagas.ids(which, limit=limit)
 
 
 async def _wanted(sagas: SagaClient, order: Order, ids: Sequence[UUID], manner: Manner, *, given: bool) -> bool:

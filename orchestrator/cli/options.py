@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Final, TypeAlias
 from uuid import UUID
 
 import typer
 
+from orchestrator.errors import SearchRefused
 from orchestrator.instance import SagaStatus
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -37,6 +39,20 @@ def parsed_duration(text: str) -> timedelta:
     if found is None or len(found[1]) > 6:
         raise typer.BadParameter(f"{text!r} is no duration. Write it as 90s, 15m, 2h or 7d")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def parsed_where(conditions: Sequence[str] | None) -> dict[str, str]:
+    """Read what is looked for in states.
+
+    Raises:
+        BadParameter: it cannot be looked for.
+    """
+    from orchestrator.searchable import asked_in_words
+
+    try:
+        return asked_in_words(conditions or ())
+    except SearchRefused as error:
+        raise typer.BadParameter(str(error), param_hint="--where") from None
 
 
 SagaId: TypeAlias = Annotated[UUID, typer.Argument(metavar="ID", parser=parsed_id, help="The saga's id.")]
@@ -92,6 +108,15 @@ Status: TypeAlias = Annotated[
 ]
 Key: TypeAlias = Annotated[
     str | None, typer.Option("--key", metavar="KEY", help="Only with this business key.", show_default=False)
+]
+Where: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="FIELD=VALUE",
+        help="Only with this value in the state: customer=c-17. Several must all be so.",
+        show_default=False,
+    ),
 ]
 Limit: TypeAlias = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.", show_default=False)]
 DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Tell which ones, and do nothing.")]

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -20,6 +20,8 @@ from orchestrator.cli.exits import CommandError
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from orchestrator.sql.search import Found
 
 _NEVER_WRAPPED: Final = ("id", "status", "sent", "answered", "took", "age")
 _PLAIN_WIDTH: Final = 400
@@ -56,6 +58,12 @@ def print_table(console: Console, table: Table) -> None:
         console.print(table)
     for row in captured.get().splitlines():
         typer.echo(row.rstrip(), err=console.stderr)
+
+
+def tell_scans(found: Iterable[Found]) -> None:
+    """Say for which fields states have to be read."""
+    for one in found:
+        typer.echo(one.notice(), err=True)
 
 
 def print_json(value: Any) -> None:

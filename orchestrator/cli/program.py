@@ -23,6 +23,7 @@ from orchestrator.cli import (
     history,
     listing,
     migrate,
+    reindex,
     relay,
     run,
     show,
@@ -206,6 +207,7 @@ _add(
     "saga list --status blocked",
     "saga list --saga create-order --key 1001 --json",
     "saga list --status blocked --limit 10000 --csv > blocked.csv",
+    "saga list --where customer=c-17 --where channel=web",
 )
 _add("show", show.show, _SAGAS, "saga show 019f6d3a-...", "saga show 019f6d3a-... --json")
 _add("why", why.why, _SAGAS, "saga why 019f6d3a-...", "saga why 019f6d3a-... --json")
@@ -223,6 +225,7 @@ _add(
     "saga upgrade create-order --from 1 --dry-run --app shop.main:app",
     """saga upgrade create-order --from 1 --to 2 --reason "v1 goes\"""",
 )
+_add("reindex", reindex.reindex, _SAGAS, "saga reindex create-order --app shop.main:app")
 _acts(
     "cancel",
     "Have sagas undone. Refused once the pivot is out or passed, and after the end (exit code 4).",
@@ -234,6 +237,7 @@ _acts(
     "Have blocked sagas try again. Refused when they are not blocked, or at another step (exit code 4).",
     """saga retry 019f6d3a-... --reason "stock corrected\"""",
     """saga retry --saga create-order --at ShippingOrder --reason "the carrier is back" --rate 20""",
+    """saga retry --where carrier=north --reason "the carrier is back\"""",
 )
 _acts(
     "pause",

@@ -29,7 +29,8 @@ class Replica:
     def __init__(self, store: Any, *sagas: type[Saga[Any]], transport: Transport | None = None) -> None:
         self.store, self.transport = store, transport or MemoryTransport()
         self.sender = Sender(self.transport, "replies", timeout=timedelta(1))
-        self.engine = Engine(SagaRegistry(sagas), store, self.sender)
+        self.registry = SagaRegistry(sagas)
+        self.engine = Engine(self.registry, store, self.sender)
 
     async def declare(self, *queues: str) -> None:
         """Have queues for participants."""
@@ -56,18 +57,21 @@ class Replica:
         assert command is not None
         return command
 
-    async def reply(self, command: UUID, outcome: str = SUCCESS) -> None:
-        """Take a participant's reply in a transaction of its own."""
-        envelope = Envelope("", b"{}", correlation_id=str(command), headers={OUTCOME: outcome})
-        item = read_reply(Delivery(envelope, "replies", tag=1, epoch=1), DEFAULT_LIMITS)
-        assert isinstance(item, ReplyItem)
-        await self.engine.replies([item])
+    async def reply(self, *commands: UUID, outcome: str = SUCCESS) -> None:
+        """Take participants' replies in one transaction."""
+        items: list[ReplyItem] = []
+        for command in commands:
+            envelope = Envelope("", b"{}", correlation_id=str(command), headers={OUTCOME: outcome})
+            item = read_reply(Delivery(envelope, "replies", tag=1, epoch=1), DEFAULT_LIMITS)
+            assert isinstance(item, ReplyItem)
+            items.append(item)
+        await self.engine.replies(items)
 
     async def answer(
         self, saga_id: UUID, step: type[Step[Any, Any]], outcome: str = SUCCESS, *, undo: bool = False
     ) -> None:
         """Take the reply to what a step, or its undo, has out, and do what follows."""
-        await self.reply(await self.command(saga_id, step, undo=undo), outcome)
+        await self.reply(await self.command(saga_id, step, undo=undo), outcome=outcome)
         await self.settle()
 
     async def saga(self, saga_id: UUID) -> SagaInstance:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import queue
 import threading
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
 from messaging import Accepted, Command, Context, Event, Failure, Reply, Retry, Service
-from orchestrator import Orchestrator, Saga, Step, WaitForEvent
+from orchestrator import Orchestrator, Saga, Searchable, Step, WaitForEvent
 
 
 class Wall(BaseModel):
-    name: str = Field(min_length=1)
+    name: Annotated[str, Field(min_length=1), Searchable]
     ends: Literal["well", "refused", "blocked", "waiting", "later"] = "well"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from orchestrator import Orchestrator, OrchestratorSettings, SagaClient, SagaStatus, running
+from orchestrator.sql.migrate import upgrade
 from orchestrator.testing import SagaHarness, SagaProbe
 
 PAGE = (Path(__file__).parents[3] / "docs" / "steps.md").read_text(encoding="utf-8")
@@ -79,6 +80,21 @@ async def test_the_event_of_the_page_starts_its_saga(tmp_path: Path, monkeypatch
     await harness.publish(page.ShipDocked(ship="Argo", number=1))
 
     assert [saga.state for saga in harness.started(page.HandleStay)] == [page.Stay(ship="Argo")]
+
+
+async def test_the_charters_of_the_page_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = program("chartering", tmp_path, monkeypatch)
+    url = f"sqlite+aiosqlite:///{tmp_path / 'sagas.db'}"
+    upgrade(url)
+    engine = create_async_engine(url)
+    client, day = SagaClient(engine), date(2031, 2, 3)
+    for ship in ("Argo", "Beagle"):
+        started = await client.start(
+            page.CharterShip, page.Charter(ship=ship, sails_on=day, port=page.Port(country="x"))
+        )
+
+    assert await page.charters_of(client, "Beagle", day) == [str(started.id)]
+    await engine.dispose()
 
 
 def test_the_saga_of_the_page_goes_from_its_first_step_to_its_last(page: ModuleType) -> None:
