@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeAlias
@@ -10,12 +11,14 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, BaseModel, Field
+from sqlalchemy import Connection
 
 from orchestrator.errors import UnknownSaga
 from orchestrator.evidence import read_evidence
 from orchestrator.failures import FailureGroup, failures
 from orchestrator.instance import SagaStatus
 from orchestrator.recorded import read_recorded
+from orchestrator.sql.search import Found
 from orchestrator.status import (
     AuditRow,
     HistoryRow,
@@ -27,10 +30,12 @@ from orchestrator.status import (
     get_saga,
     history_of,
     list_sagas,
+    scanned,
     timeline_of,
 )
 from orchestrator.web import asking
 from orchestrator.web.access import Operator, Reader, Role, access_of, reading
+from orchestrator.web.finding import allowed, read_where, refuse_scans
 from orchestrator.web.live import MEDIA_TYPE, look_at_list, look_at_saga, streamed
 from orchestrator.web.overview import overview_of
 from orchestrator.web.payloads import Payloads, payloads_of
@@ -53,6 +58,9 @@ SagaId: TypeAlias = Annotated[UUID, Path(description="The saga's id")]
 Limit: TypeAlias = Annotated[int, Query(ge=1, le=MOST, description="At most so many")]
 Seen: TypeAlias = Annotated[Key, Query(description="The `id` of an event that need not be told again")]
 LastEvent: TypeAlias = Annotated[Key, Header(description="The same, as an EventSource says it when it comes back")]
+Where: TypeAlias = Annotated[
+    Sequence[Word], Query(max_length=10, description="Only with this value in the state: `customer=c-17`")
+]
 After: TypeAlias = Annotated[UUID | None, Query(description="`next` of the page before")]
 
 
@@ -69,6 +77,7 @@ class SagaPage(BaseModel):
 
     items: list[SagaRow]
     next: UUID | None = Field(description="`after` of the next page; null after the last")
+    scanned: dict[str, str] = Field(description="Fields that are not searchable, so that states were read, with why")
 
 
 class AuditPage(BaseModel):
@@ -110,9 +119,10 @@ def filters(
     status: Annotated[SagaStatus | None, Query(description="Only in this status")] = None,
     key: Annotated[Word | None, Query(description="Only with this business key")] = None,
     step: Annotated[Word | None, Query(description="Only those that wait for this step, or block at it")] = None,
+    where: Where = (),
 ) -> SagaFilter:
     """Which sagas are meant; all of it must be so."""
-    return SagaFilter(saga=saga, status=status, key=key, step=step)
+    return SagaFilter(saga=saga, status=status, key=key, step=step, where=read_where(where))
 
 
 Filters: TypeAlias = Annotated[SagaFilter, Depends(filters)]
@@ -121,9 +131,15 @@ Filters: TypeAlias = Annotated[SagaFilter, Depends(filters)]
 @router.get("/sagas")
 async def sagas(request: Request, which: Filters, after: After = None, limit: Limit = 50) -> SagaPage:
     """List sagas, the newest first."""
-    database = web_of(request).database
-    rows = await database.read(lambda c: list_sagas(c, which, after=after, limit=limit + 1, schema=database.schema))
-    return SagaPage(items=rows[:limit], next=rows[limit - 1].saga_id if len(rows) > limit else None)
+    database, registry = web_of(request).database, web_of(request).registry
+
+    def read(connection: Connection) -> tuple[list[SagaRow], list[Found]]:
+        meant, found = allowed(connection, which, registry, database.schema)
+        return list_sagas(connection, meant, after=after, limit=limit + 1, schema=database.schema), found
+
+    rows, found = await database.read(read)
+    last = rows[limit - 1].saga_id if len(rows) > limit else None
+    return SagaPage(items=rows[:limit], next=last, scanned={one.path: one.notice() for one in found})
 
 
 @router.get("/events", response_class=StreamingResponse, responses={200: {"content": {MEDIA_TYPE: {}}}})
@@ -132,6 +148,7 @@ async def events(
 ) -> StreamingResponse:
     """Follow the first page of a list: an event `sagas` with its rows, now and after each change."""
     web = web_of(request)
+    refuse_scans(await web.database.read(lambda c: scanned(c, which, schema=web.database.schema)))
     return await streamed(web.streams, look_at_list(web.database, which, limit), last_event_id or seen)
 
 

@@ -20,6 +20,7 @@ from orchestrator.web.access import Operator, Who, reading
 from orchestrator.web.api import MOST, Limit
 from orchestrator.web.api import router as sagas_router
 from orchestrator.web.asking import Once, Wish
+from orchestrator.web.finding import allowed, read_where
 from orchestrator.web.problems import API, Problem
 from orchestrator.web.web import Web, web_of
 from orchestrator.web.words import Action, Key, Reason, Word
@@ -36,11 +37,15 @@ class Selection(BaseModel):
     status: SagaStatus | None = None
     key: Word | None = None
     step: Word | None = None
+    state: dict[Word, Word | int | bool | None] = Field(
+        default_factory=dict, max_length=10, description='Values that states have: `{"customer": "c-17"}`'
+    )
 
     def filter(self) -> SagaFilter:
         """As the database is asked."""
         ended = None if self.status else False
-        return SagaFilter(saga=self.saga, status=self.status, key=self.key, step=self.step, ended=ended)
+        where = read_where(self.state)
+        return SagaFilter(saga=self.saga, status=self.status, key=self.key, step=self.step, ended=ended, where=where)
 
 
 class NewBulk(BaseModel):
@@ -91,7 +96,7 @@ async def begun_bulk(web: Web, new: NewBulk, who: Who, key: str) -> bulk.Bulk:
 
     def work(connection: Connection) -> UUID:
         def meant() -> Sequence[UUID]:
-            return _meant(connection, new, web.settings.bulk_sagas, database.schema)
+            return _meant(connection, new, web)
 
         pace = min(new.per_second or most, most)
         return bulk.begin(connection, wish, meant, once, per_second=pace, schema=database.schema)
@@ -104,7 +109,8 @@ async def begun_bulk(web: Web, new: NewBulk, who: Who, key: str) -> bulk.Bulk:
     return await database.read(lambda c: bulk.get_bulk(c, bulk_id, database.schema))
 
 
-def _meant(connection: Connection, new: NewBulk, most: int, schema: str | None) -> Sequence[UUID]:
+def _meant(connection: Connection, new: NewBulk, web: Web) -> Sequence[UUID]:
+    most, schema = web.settings.bulk_sagas, web.database.schema
     ids: Sequence[UUID]
     if new.saga_ids is not None:
         ids = new.saga_ids
@@ -112,7 +118,8 @@ def _meant(connection: Connection, new: NewBulk, most: int, schema: str | None) 
         groups = failures(connection, schema=schema)
         ids = next((group.saga_ids for group in groups if group.id == new.failure_group), ())
     else:
-        ids = ids_of(connection, (new.where or Selection()).filter(), limit=most + 1, schema=schema)
+        which, _ = allowed(connection, (new.where or Selection()).filter(), web.registry, schema)
+        ids = ids_of(connection, which, limit=most + 1, schema=schema)
     if not ids:
         raise Problem(HTTPStatus.CONFLICT, "nothing-meant", "no saga is meant, so there is nothing to do")
     if len(ids) > most:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
@@ -52,9 +53,17 @@ async def begin_bulk(request: Request) -> Response:
     if group := form.get("failure_group"):
         fields["failure_group"] = group
     else:
-        fields["where"] = {to: form[name] for name, to in _WHERE.items() if form.get(name)}
+        where: dict[str, object] = {to: form[name] for name, to in _WHERE.items() if form.get(name)}
+        fields["where"] = where | ({"state": _json(form["state"])} if form.get("state") else {})
     begun = await begun_bulk(web_of(request), _read(NewBulk, fields), who, _key(form))
     return seen_at(request, f"/bulk/{begun.id}")
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None  # which is refused as it stands
 
 
 @router.post("/bulk/{bulk_id}/stop")

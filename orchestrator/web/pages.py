@@ -19,9 +19,12 @@ from orchestrator.failures import MOST_FAILURES, failures
 from orchestrator.graph_svg import svg
 from orchestrator.instance import SagaStatus
 from orchestrator.recorded import Recorded, read_recorded
+from orchestrator.sql.search import Found, saga_names
 from orchestrator.status import AuditRow, SagaFilter, SagaRow, TimelineRow, get_saga, list_sagas, timeline_of
 from orchestrator.web import bulk
 from orchestrator.web.access import Reader, access_of
+from orchestrator.web.api import Where
+from orchestrator.web.finding import allowed, read_where
 from orchestrator.web.gantt import MOST_ROWS, gantt, kind_of, name_of
 from orchestrator.web.hours import chart
 from orchestrator.web.live import mark_of_list, mark_of_saga
@@ -30,7 +33,7 @@ from orchestrator.web.payloads import payloads_of
 from orchestrator.web.problems import Problem
 from orchestrator.web.rendering import link, render, seen_at
 from orchestrator.web.shield import PICTURE_POLICY
-from orchestrator.web.surveys import audits, saga_names
+from orchestrator.web.surveys import audits
 from orchestrator.web.web import Web, web_of
 from orchestrator.web.words import Word
 from orchestrator.why import explain
@@ -68,33 +71,61 @@ async def sagas(
     saga: Word = "",
     status: SagaStatus | Literal[""] = "",
     step: Word = "",
+    where: Where = (),
     after: UUID | None = None,
 ) -> Response:
     """The list; a search for an id leads to its saga."""
-    database = web_of(request).database
-    which = SagaFilter(saga=saga or None, status=status or None, key=q or None, step=step or None)
-
-    def read(connection: Connection) -> tuple[bool, list[SagaRow], list[str]]:
-        found = _as_id(q)
-        is_id = found is not None and get_saga(connection, found, schema=database.schema) is not None
-        rows = list_sagas(connection, which, after=after, limit=_PAGE + 1, schema=database.schema)
-        return is_id, rows, saga_names(connection, schema=database.schema)
-
-    is_id, rows, names = await database.read(read)
-    if is_id:
+    web, conditions = web_of(request), [one for one in where if one.strip()]
+    which = SagaFilter(
+        saga=saga or None, status=status or None, key=q or None, step=step or None, where=read_where(conditions)
+    )
+    found = await web.database.read(lambda c: _listed(c, web, which, q, after))
+    if found.is_id:
         return seen_at(request, f"/sagas/{_as_id(q)}")
-    asked = {"q": q, "saga": saga, "status": str(status), "step": step}
+    rows, asked = found.rows, {"q": q, "saga": saga, "status": str(status), "step": step, "where": conditions}
     links = {
         "older": link(request, "/sagas", **asked, after=rows[_PAGE - 1].saga_id) if len(rows) > _PAGE else "",
-        "live": "" if after else _live(request, which, rows[:_PAGE]),
+        "newest": link(request, "/sagas", **asked),
+        "live": "" if after or found.scanned else _live(request, which, rows[:_PAGE], conditions),
         "here": link(request, "/sagas", **asked, after=after),
     }
-    return render(request, who, "sagas.html", rows=rows[:_PAGE], names=names, asked=asked, after=after, links=links)
+    return render(
+        request,
+        who,
+        "sagas.html",
+        found=found,
+        rows=rows[:_PAGE],
+        state=which.where,
+        asked=asked,
+        after=after,
+        links=links,
+    )
 
 
-def _live(request: Request, which: SagaFilter, rows: Sequence[SagaRow]) -> str:
+@dataclass(frozen=True, slots=True)
+class _List:
+    """A page of the list, read at one moment; `rows` has one more than is shown, if there is one."""
+
+    is_id: bool
+    rows: Sequence[SagaRow]
+    names: Sequence[str]
+    scanned: Sequence[Found]
+
+
+def _listed(connection: Connection, web: Web, which: SagaFilter, q: str, after: UUID | None) -> _List:
+    schema, as_id = web.database.schema, _as_id(q)
+    meant, found = allowed(connection, which, web.registry, schema)
+    return _List(
+        as_id is not None and get_saga(connection, as_id, schema=schema) is not None,
+        list_sagas(connection, meant, after=after, limit=_PAGE + 1, schema=schema),
+        saga_names(connection, schema=schema),
+        found,
+    )
+
+
+def _live(request: Request, which: SagaFilter, rows: Sequence[SagaRow], where: Sequence[str]) -> str:
     """Where the list is told of its changes."""
-    asked = {"saga": which.saga, "status": which.status, "key": which.key, "step": which.step}
+    asked = {"saga": which.saga, "status": which.status, "key": which.key, "step": which.step, "where": where}
     return link(request, "/api/events", **asked, limit=_PAGE, seen=mark_of_list(rows))
 
 

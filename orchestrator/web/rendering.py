@@ -96,7 +96,7 @@ def render(request: Request, who: Who | None, template: str, *, status: int = 20
 
 def link(request: Request, path: str, **query: object) -> str:
     """A path of ours, with what is not empty as its query."""
-    asked = urlencode({name: value for name, value in query.items() if value not in (None, "")})
+    asked = urlencode({name: value for name, value in query.items() if value not in (None, "")}, doseq=True)
     return f"{base_of(request)}{path}" + (f"?{asked}" if asked else "")
 
 

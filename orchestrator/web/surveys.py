@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -109,15 +109,3 @@ def audits(connection: Connection, *, after: UUID | None, limit: int, schema: st
     if after is not None:
         statement = statement.where(audit.c.id < after)
     return [AuditRow(*row) for row in connection.execute(statement)]
-
-
-def saga_names(connection: Connection, *, schema: str | None = None) -> list[str]:
-    """The names of the sagas there are; skips along the index from one to the next."""
-    return list(_names(connection, schema))
-
-
-def _names(connection: Connection, schema: str | None) -> Iterator[str]:
-    name, last = in_schema(saga_instance, schema).c.name, ""
-    while (found := connection.scalar(select(func.min(name)).where(name > last))) is not None:
-        yield found
-        last = found

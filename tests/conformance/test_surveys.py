@@ -15,8 +15,9 @@ from orchestrator.failures import earliest_id, failures
 from orchestrator.ids import new_saga_id
 from orchestrator.instance import BlockedReason, Pin, SagaStatus, StepStatus
 from orchestrator.sql import SqlStore
+from orchestrator.sql.search import saga_names
 from orchestrator.store import AuditEntry
-from orchestrator.web.surveys import audits, ended_by_hour, saga_names, survey
+from orchestrator.web.surveys import audits, ended_by_hour, survey
 from tests.conformance.stores import PIN, MovableClock, command, make_store, new_saga, opened, sqlite_url, started
 
 BLOCKED: dict[str, Any] = {"status": SagaStatus.BLOCKED, "blocked_reason": BlockedReason.CODE_ERROR, "wake_at": None}
