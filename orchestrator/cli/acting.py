@@ -13,6 +13,7 @@ from uuid import UUID
 import typer
 
 from orchestrator.cli import exits, many, options, output
+from orchestrator.cli import simulate as would
 from orchestrator.cli.exits import CommandError
 from orchestrator.cli.report import reported
 
@@ -40,6 +41,9 @@ OlderThan: TypeAlias = Annotated[
     typer.Option(metavar="TIME", parser=options.parsed_duration, help="Only those started so long ago: 15m, 2h, 7d."),
 ]
 All: TypeAlias = Annotated[bool, typer.Option("--all", help="All that can be asked for this.")]
+Simulate: TypeAlias = Annotated[
+    bool, typer.Option("--simulate", help="Tell what it would do to each; nothing is written or sent. Needs --app.")
+]
 Rate: TypeAlias = Annotated[float, typer.Option(min=0.1, metavar="N", help="Ask at most so many a second.")]
 
 
@@ -63,7 +67,10 @@ def command(word: ActionWord, told: str) -> Callable[..., None]:
         everything: All = False,
         rate: Rate = 100,
         dry_run: options.DryRun = False,
+        simulate: Simulate = False,
         yes: options.Yes = False,
+        app: options.AppTarget = None,
+        app_dir: options.AppDir = ".",
         database_url: options.DatabaseUrl = None,
         as_json: options.AsJson = False,
     ) -> None:
@@ -71,7 +78,9 @@ def command(word: ActionWord, told: str) -> Callable[..., None]:
         in_state = tuple(options.parsed_where(where).items())
         chosen = many.Choice(saga, status, key, at, error, in_state, older_than, limit, everything)
         many.refuse_unclear(order, ids or [], chosen)
-        if ids and len(ids) == 1 and not dry_run:
+        if simulate:
+            would.simulate(order, ids or [], chosen, would.Where(database_url, app, app_dir), as_json=as_json)
+        elif ids and len(ids) == 1 and not dry_run:
             _act_on_one(ids[0], order, database_url, as_json=as_json)
         else:
             many.act(order, ids or [], chosen, many.Manner(rate, dry_run, yes, as_json), database_url)

@@ -231,6 +231,7 @@ _acts(
     "Have sagas undone. Refused once the pivot is out or passed, and after the end (exit code 4).",
     """saga cancel 019f6d3a-... --reason "ordered twice\"""",
     """saga cancel --saga create-order --at AwaitingPayment --older-than 7d --reason "never paid" --dry-run""",
+    """saga cancel 019f6d3a-... --reason "ordered twice" --simulate --app shop.main:app""",
 )
 _acts(
     "retry",

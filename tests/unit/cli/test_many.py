@@ -86,3 +86,24 @@ def test_progress_is_told_now_and_then_with_its_rate_and_what_is_left() -> None:
     assert progress.told(300, now=103.0) == "300 of 1,200, 100 a second, about 9.0 s to go"
     assert progress.told(400, now=104.0) is None
     assert progress.told(1200, now=112.0) is None, "what is done needs no progress"
+
+
+def test_a_simulation_tells_what_would_be_sent_and_does_nothing(working_shell: Shell) -> None:
+    saga_id = working_shell.start("blocked")
+    assert (
+        working_shell("start", "paint-wall", "-d", '{"name": "n", "ends": "blocked"}', "-w").code == exits.NOT_COMPLETED
+    )
+    while working_shell("show", saga_id, "--json").json["saga"]["status"] != "blocked":
+        pass
+
+    told = working_shell("retry", saga_id, "--reason", "r", "--simulate")
+    refused = working_shell("resume", saga_id, "--reason", "r", "--simulate", "--json")
+    unknown = working_shell("cancel", str(uuid4()), "--reason", "r", "--simulate")
+
+    assert told.code == 0
+    assert f"would retry  {saga_id}: blocked → running, at Painting" in told.out
+    assert "    send paint to painter (Painting, attempt 2)" in told.out
+    assert "not paused" in refused.json["simulated"]["refused"]
+    assert "no saga has this id" in unknown.out
+    assert working_shell("show", saga_id, "--json").json["saga"]["status"] == "blocked"
+    assert working_shell("show", saga_id, "--json").json["audit"] == []
