@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from messaging.inbox import Answer, answer_of
 from messaging.messages import Failure, Reply
 from orchestrator.errors import UnknownToken
+from orchestrator.reply_tokens import completed
 from orchestrator.signals import CompleteRequested
 from orchestrator.sql import client_statements as statements
 from orchestrator.sql.installation import installation_of
@@ -29,15 +30,4 @@ def completion(
     if ref is None:
         raise UnknownToken("its command is not known here any more. Was its saga deleted?")
     given = answer if isinstance(answer, Answer) else answer_of(answer)
-    asked = CompleteRequested(
-        reason,
-        ref.key.label,
-        by,
-        ref.key.direction.value,
-        ref.round,
-        ref.attempt,
-        given.outcome,
-        given.body.decode(),
-        given.error_code,
-    )
-    return ref.saga_id, asked
+    return ref.saga_id, completed(ref, given, reason, by)

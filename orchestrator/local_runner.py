@@ -55,7 +55,7 @@ class LocalJob:
         """
         step, state = self.leaf.step, self.state_type.model_validate_json(self.state)
         function = step.run if self.key.direction is Direction.ACTION else step.undo
-        async with tx.session(timeout=step.timeout) as session, asyncio.timeout(step.timeout.total_seconds()):
+        async with tx.session(timeout=step.timeout) as session:
             failure = await function(state, session)
             if failure is not None:
                 raise Refused(failure)

@@ -11,7 +11,10 @@ from base64 import b64decode, b64encode
 from typing import Final
 from uuid import UUID
 
+from messaging.inbox import Answer
 from orchestrator.errors import UnknownToken
+from orchestrator.signals import CompleteRequested
+from orchestrator.store import CommandRef
 
 _PURPOSE: Final = b"sagasmith reply token"
 _BESIDE_LETTERS_AND_DIGITS: Final = b"._"
@@ -53,3 +56,18 @@ class ReplyTokens:
 
     def _signature(self, command_id: bytes) -> bytes:
         return hmac.digest(self._secret, _PURPOSE + command_id, "sha256")[:_SIGNATURE_BYTES]
+
+
+def completed(attempt: CommandRef, answer: Answer, reason: str, by: str) -> CompleteRequested:
+    """What to ask of the saga of an attempt whose token is redeemed."""
+    return CompleteRequested(
+        reason,
+        attempt.key.label,
+        by,
+        attempt.key.direction.value,
+        attempt.round,
+        attempt.attempt,
+        answer.outcome,
+        answer.body.decode(),
+        answer.error_code,
+    )

@@ -262,8 +262,11 @@ class StoreTransaction(Protocol):
     def session(self, *, timeout: timedelta) -> AbstractAsyncContextManager[AsyncSession]:
         """A session for the author's code, whose work is part of this transaction.
 
-        Commits and rollbacks in it stay inside. Each statement of this transaction may take so long from
-        here on, where the database can tell. If the block raises, the transaction must be rolled back.
+        Commits and rollbacks in it stay inside. The block may take so long, and so may each statement of this
+        transaction from here on, where the database can tell. If the block raises, the transaction must be rolled back.
+
+        Raises:
+            TimeoutError: the block took longer.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -154,7 +155,8 @@ class SagaRows(Rows):
     @asynccontextmanager
     async def session(self, *, timeout: timedelta) -> AsyncGenerator[AsyncSession]:
         """There is no database here: whoever uses the session is told so."""
-        yield cast("AsyncSession", _NoSession())
+        async with asyncio.timeout(timeout.total_seconds()):
+            yield cast("AsyncSession", _NoSession())
 
     async def set_traces(self, traces: Mapping[UUID, str]) -> None:
         """Write the traces of these sagas."""

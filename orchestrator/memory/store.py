@@ -78,12 +78,15 @@ class MemoryStore:
     async def transaction(self) -> AsyncGenerator[MemoryTransaction]:
         """Begin a transaction; commits when the block ends, rolls back when it raises."""
         async with self._lock:
-            transaction = MemoryTransaction(self.tables, self._clock, self._new_id)
+            transaction = self._begin()
             try:
                 yield transaction
             except BaseException:
                 transaction.roll_back()
                 raise
+
+    def _begin(self) -> MemoryTransaction:
+        return MemoryTransaction(self.tables, self._clock, self._new_id)
 
     async def has_due(self) -> bool:
         """Whether a scan may find something."""

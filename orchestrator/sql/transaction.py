@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -179,7 +180,8 @@ class SqlTransaction:
         async with AsyncSession(
             self.connection, join_transaction_mode="create_savepoint", expire_on_commit=False
         ) as session:
-            yield session
+            async with asyncio.timeout(timeout.total_seconds()):
+                yield session
             await session.commit()
 
     async def mark_sent(self, command_ids: Sequence[UUID]) -> None:

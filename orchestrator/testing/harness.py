@@ -39,12 +39,13 @@ from orchestrator.loop import EngineLoop
 from orchestrator.memory import MemoryStore
 from orchestrator.plan import CommandLeaf
 from orchestrator.registry import SagaRegistry
+from orchestrator.reply_tokens import completed
 from orchestrator.sender import Sender
 from orchestrator.service import Queues
 from orchestrator.signal_codec import ACTIONS, action_word, signal_to_row
-from orchestrator.signals import ActionRequested, CompleteRequested
+from orchestrator.signals import ActionRequested
 from orchestrator.start import new_instance
-from orchestrator.store import NewSignal
+from orchestrator.store import CommandRef, NewSignal
 from orchestrator.testing.participants import FakeParticipant, Said
 
 S = TypeVar("S", bound=BaseModel)
@@ -125,17 +126,8 @@ class StartedInHarness(Generic[S]):
             ActionRefused: the saga does not await that answer.
         """
         record = self.instance.steps[StepKey(step.name)]
-        given = answer_of(answer)
-        asked = CompleteRequested(
-            "test",
-            record.key.label,
-            round=record.round,
-            attempt=record.attempt,
-            outcome=given.outcome,
-            body=given.body.decode(),
-            error_code=given.error_code,
-        )
-        await self._harness.ask_for(self.id, asked)
+        attempt = CommandRef(self.id, record.key, record.round, record.attempt)
+        await self._harness.ask_for(self.id, completed(attempt, answer_of(answer), "test", ""))
 
 
 class SagaHarness:
