@@ -15,14 +15,16 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-from messaging.messages import Event, Failure, Reply
-from orchestrator.definition import Saga, Step, WaitForEvent
+from messaging.messages import Event
+from orchestrator.definition import Saga, WaitForEvent
 from orchestrator.signal_codec import ACTIONS
-from orchestrator.testing.exploring.model import Action, Model
-from orchestrator.testing.exploring.modelled import NotExplorable, model_of
+from orchestrator.testing.exploring.actions import Action
+from orchestrator.testing.exploring.functions import Functions, NotExplorable
+from orchestrator.testing.exploring.model import Model
+from orchestrator.testing.exploring.modelled import model_of
+from orchestrator.testing.exploring.participants import Answers
 from orchestrator.testing.exploring.report import Report, RuleBroken
-from orchestrator.testing.exploring.rules import Change
-from orchestrator.testing.exploring.search import Bounds, Found, Search, problem_of, stuck
+from orchestrator.testing.exploring.search import Bounds, Found, Search, endless, problem_of, stuck
 from orchestrator.testing.exploring.seen import Seen, check_of
 from orchestrator.testing.exploring.story import actions_of, as_test, told
 from orchestrator.testing.exploring.world import Spent
@@ -38,8 +40,9 @@ def explore(
     saga: type[Saga[S]],
     state: S,
     *,
-    answers: Mapping[type[Step[S, Any]], Sequence[Reply | Failure]] | None = None,
-    events: Mapping[type[WaitForEvent[S, Any]], Event] | None = None,
+    answers: Answers | None = None,
+    events: Mapping[type[WaitForEvent[Any, Any]], Event] | None = None,
+    functions: Functions | None = None,
     invariants: Sequence[Callable[[Seen[S]], object]] = (),
     operators: Collection[str] = ("cancel", "retry"),
     max_faults: int = 1,
@@ -55,20 +58,22 @@ def explore(
     max_states: int = 200_000,
     max_seconds: float = 60.0,
 ) -> Report:
-    """Try out everything that may happen to a saga, and check the rules after each step.
+    """Try out everything that may happen to a saga and to those it starts, and check the rules after each step.
 
     Args:
         saga: the class.
         state: what it starts with. Answers and events are made up from it by the names of its fields.
         answers: all that a step's command may be answered, for steps whose answers cannot or should not be made up.
+            With `Accepted` among them the command is accepted, and one of the others comes later by its reply token.
         events: what comes for a wait, if it cannot be made up.
+        functions: what local steps do to the state, for those that use their session: each is tried, and may refuse.
         invariants: called with each state that is reached; one that raises, or returns False, is broken.
         operators: what operators may ask for: words of `saga COMMAND`.
         max_faults: how much may go wrong on one path, refusals aside.
         max_delays: commands of which a message, and those of later attempts with it, arrives late or never.
         max_duplicates: copies that the broker makes.
         max_crashes: how often the orchestrator is killed.
-        max_retries: commands that a participant cannot handle for now.
+        max_retries: commands that a participant cannot handle for now, and local steps that raise.
         max_refused_undos: undos that a participant refuses.
         max_stray_events: events that come when nobody waits for them.
         max_requests: what operators ask for.
@@ -79,7 +84,7 @@ def explore(
 
     Raises:
         RuleBroken: with the shortest story of how, and a test that replays it.
-        NotExplorable: a step is of a kind that is not modelled, or an answer or event cannot be made up.
+        NotExplorable: an answer, event or function is needed that cannot be made up.
     """
     began = time.monotonic()
     most = Spent(
@@ -92,11 +97,11 @@ def explore(
         requests=max_requests,
         refusals=max_refusals,
     )
-    model = model_of(saga, state, answers or {}, events or {}, operators, max_attempts)
+    model = model_of(saga, state, answers or {}, events or {}, functions or {}, operators, max_attempts)
     checks = [check_of(saga, type(state), invariant) for invariant in invariants]
     found = Search(model, Bounds(most, max_faults, max_states, max_seconds), checks).run()
     if found.problem:
-        raise _rule_broken(saga, state, model, found, _given(answers, events, max_attempts), invariants)
+        raise _rule_broken(saga, state, model, found, _given(answers, events, functions, max_attempts), invariants)
     bounds = {"max_faults": max_faults, "max_attempts": max_attempts}
     bounds |= {f"max_{kind}": count for kind, count in most._asdict().items()}
     return Report(
@@ -116,8 +121,9 @@ def replay(
     state: S,
     story: str,
     *,
-    answers: Mapping[type[Step[S, Any]], Sequence[Reply | Failure]] | None = None,
-    events: Mapping[type[WaitForEvent[S, Any]], Event] | None = None,
+    answers: Answers | None = None,
+    events: Mapping[type[WaitForEvent[Any, Any]], Event] | None = None,
+    functions: Functions | None = None,
     invariants: Sequence[Callable[[Seen[S]], object]] = (),
     max_attempts: int = MAX_ATTEMPTS,
 ) -> str:
@@ -130,7 +136,7 @@ def replay(
     Raises:
         RuleBroken: it still ends as it did.
     """
-    model = model_of(saga, state, answers or {}, events or {}, tuple(ACTIONS), max_attempts)
+    model = model_of(saga, state, answers or {}, events or {}, functions or {}, tuple(ACTIONS), max_attempts)
     checks = [check_of(saga, type(state), invariant) for invariant in invariants]
     world, way = model.begin(), list[Action]()
     for text in actions_of(story):
@@ -139,17 +145,21 @@ def replay(
         if action is None or outcome is None:
             return text
         way.append(action)
-        problem = problem_of(Change(model.saga, world, action, outcome), checks) or stuck(model, outcome.world)
+        problem = problem_of(model, world, action, outcome, checks) or stuck(model, outcome.world)
         if problem:
-            found = Found(problem=problem, way=tuple(way))
-            raise _rule_broken(saga, state, model, found, _given(answers, events, max_attempts), invariants)
+            break
         world = outcome.world
+    else:
+        problem = endless(model, world)
+    if problem:
+        found, given = Found(problem=problem, way=tuple(way)), _given(answers, events, functions, max_attempts)
+        raise _rule_broken(saga, state, model, found, given, invariants)
     return ""
 
 
-def _given(answers: Any, events: Any, max_attempts: int) -> dict[str, Any]:
+def _given(answers: Any, events: Any, functions: Any, max_attempts: int) -> dict[str, Any]:
     """The arguments that a test which replays a story has to repeat."""
-    given = {"answers": answers, "events": events, "max_attempts": max_attempts}
+    given = {"answers": answers, "events": events, "functions": functions, "max_attempts": max_attempts}
     return {name: value for name, value in given.items() if value and value != MAX_ATTEMPTS}
 
 

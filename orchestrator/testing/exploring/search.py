@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from operator import ge, sub
 from typing import Final, TypeAlias
 
-from orchestrator.testing.exploring.model import Action, Model
-from orchestrator.testing.exploring.rules import Change, at_rest, broken
+from orchestrator.testing.exploring.actions import Action, Outcome
+from orchestrator.testing.exploring.model import Model
+from orchestrator.testing.exploring.rules import at_rest, broken, ending
 from orchestrator.testing.exploring.world import Spent, World
 
 Check: TypeAlias = Callable[[World], str]
@@ -18,6 +19,8 @@ Left: TypeAlias = tuple[int, ...]
 Place: TypeAlias = tuple[bytes, Left]
 """A world, and how much may yet go wrong in it."""
 
+FOR_EVER: Final = "from here it goes on for ever, though nothing goes wrong any more"
+_MOST_LOOKED_AT: Final = 10_000
 _DUPLICATES: Final = Spent._fields.index("duplicates")
 
 
@@ -59,14 +62,29 @@ class Found:
     """To where the problem is."""
 
 
-def problem_of(change: Change, checks: Sequence[Check]) -> str:
-    """The first rule, or check of the author's own, that does not hold after a change; empty if all do."""
-    return broken(change) or next((problem for check in checks if (problem := check(change.after))), "")
+def problem_of(model: Model, before: World, action: Action, outcome: Outcome, checks: Sequence[Check]) -> str:
+    """The first rule, or check of the author's own, that does not hold after an action; empty if all do."""
+    problem = broken(model.family, before, action, outcome)
+    return problem or next((problem for check in checks if (problem := check(outcome.world))), "")
 
 
 def stuck(model: Model, world: World) -> str:
     """What is wrong with a world in which nothing happens by itself any more; empty if that is as it should be."""
     return "" if any(not action.cost for action in model.actions(world)) else at_rest(world)
+
+
+def endless(model: Model, world: World) -> str:
+    """What is wrong with a world from which no end is reached by what happens by itself; empty if one is."""
+    seen, waiting = {world.identity}, [world]
+    while waiting and len(seen) < _MOST_LOOKED_AT:
+        one = waiting.pop()
+        steps = [model.step(one, action) for action in model.actions(one) if not action.cost]
+        if not steps:
+            return ""
+        new = [step.world for step in steps if step and step.world.identity not in seen]
+        seen.update(world.identity for world in new)
+        waiting += new
+    return "" if waiting else FOR_EVER
 
 
 class Search:
@@ -76,6 +94,8 @@ class Search:
         self._model, self._bounds, self._checks = model, bounds, checks
         self._came_by: dict[Place, tuple[Place, Action]] = {}
         self._next: dict[Place, list[Place]] = {}
+        self._by_itself: dict[Place, list[Place]] = {}
+        """Where each leads if nothing goes wrong any more, nor anybody refuses or asks for anything."""
         self._seen: dict[bytes, list[Left]] = {}
         self.found = Found()
 
@@ -93,6 +113,8 @@ class Search:
                 break
             waiting.extend(self._look_at(waiting.popleft()))
         self.found.states = len(self._next)
+        if not self.found.problem and not self.found.cut_off:
+            self._check_that_all_end()
         if not self.found.problem:
             self.found.paths = self._count_paths(self._place(first))
         return self.found
@@ -114,6 +136,7 @@ class Search:
     def _look_at(self, world: World) -> Iterator[World]:
         found, place = self.found, self._place(world)
         successors = self._next[place]
+        by_itself = self._by_itself[place] = []
         ended = True
         for action in self._model.actions(world):
             if not self._bounds.allow(world.spent, action.cost):
@@ -124,11 +147,13 @@ class Search:
             ended = ended and bool(action.cost)
             found.transitions += 1
             after = outcome.world
-            problem = problem_of(Change(self._model.saga, world, action, outcome), self._checks)
+            problem = problem_of(self._model, world, action, outcome, self._checks)
             if problem:
                 found.problem, found.way = problem, (*self._way_to(place), action)
                 return
             successors.append(self._place(after))
+            if not action.cost:
+                by_itself.append(successors[-1])
             if self._is_new(after):
                 self._came_by[self._place(after)] = place, action
                 yield after
@@ -139,8 +164,24 @@ class Search:
         problem = at_rest(world)
         if problem:
             self.found.problem, self.found.way = problem, self._way_to(self._place(world))
-        saga = world.saga
-        self.found.ends[f"{saga.status}: {saga.blocked_reason}" if saga.blocked_reason else str(saga.status)] += 1
+        self.found.ends[ending(world)] += 1
+
+    def _check_that_all_end(self) -> None:
+        """From every world an end is reached by what happens by itself; what was seen with more left ends there."""
+        came_from: dict[Place, list[Place]] = {}
+        for place, following in self._by_itself.items():
+            for one in following:
+                came_from.setdefault(one, []).append(place)
+        reached = {place for place, following in self._by_itself.items() if not following}
+        reached |= {one for one in came_from if one not in self._by_itself}
+        waiting = list(reached)
+        while waiting:
+            more = [one for one in came_from.get(waiting.pop(), ()) if one not in reached]
+            reached.update(more)
+            waiting.extend(more)
+        endless = next((place for place in self._by_itself if place not in reached), None)
+        if endless is not None:
+            self.found.problem, self.found.way = FOR_EVER, self._way_to(endless)
 
     def _way_to(self, place: Place) -> tuple[Action, ...]:
         way: list[Action] = []
@@ -152,14 +193,16 @@ class Search:
     def _count_paths(self, first: Place) -> int:
         """How many ways there are from the beginning to an end, or to a world from which more was tried already."""
         counts: dict[Place, int] = {}
+        entered: set[Place] = set()
         stack = [first]
         while stack:
             place = stack[-1]
             following = self._next.get(place, [])
-            open_ones = [one for one in following if one not in counts]
+            open_ones = [one for one in following if one not in counts and one not in entered]
+            entered.add(place)
             if open_ones:
                 stack.extend(open_ones)
             else:
                 stack.pop()
-                counts[place] = sum(counts[one] for one in following) or 1
+                counts[place] = sum(counts.get(one, 0) for one in following) or 1
         return counts[first]

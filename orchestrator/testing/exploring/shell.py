@@ -8,32 +8,30 @@ coroutines run to the end in one go. Killing the process is an exception at one 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from messaging import failpoints
-from messaging.envelope import ERROR_CODE, OUTCOME, Envelope
-from messaging.errors import PublishError
-from messaging.transport import Delivery, Outgoing, Promises, QueueSpec, Subscription
+from messaging.envelope import DEADLINE_SECONDS, ERROR_CODE, OUTCOME, Envelope
+from messaging.transport import Outgoing
 from orchestrator.engine import Engine, EngineSettings
+from orchestrator.instance import SagaInstance
 from orchestrator.intake import Intake
+from orchestrator.local_runner import Due
 from orchestrator.loop import EngineLoop
-from orchestrator.memory import MemoryStore, MemoryTransaction
 from orchestrator.registry import SagaRegistry
 from orchestrator.sender import Sender
-from orchestrator.testing.exploring.world import SAGA_ID, Answered, Sent, World
+from orchestrator.testing.exploring.broker import EVENTS, REPLIES, Broker
+from orchestrator.testing.exploring.family import seated
+from orchestrator.testing.exploring.functions import Running
+from orchestrator.testing.exploring.store import ExploredStore
+from orchestrator.testing.exploring.world import Answered, Seated, Sent, World
 
 T = TypeVar("T")
 
 GRACE: Final = timedelta(seconds=30)
-REPLIES, EVENTS = "replies", "events"
-WRITTEN: Final = "store.written"
-"""A failpoint of our own: all is written, and not committed."""
-HANDED_OVER: Final = "broker.took"
-"""Another: the broker has taken one message of a batch."""
 
 
 class Killed(BaseException):
@@ -45,7 +43,7 @@ class Shell:
 
     def __init__(self, registry: SagaRegistry, world: World) -> None:
         self._world = world
-        self.store = _CountingStore(_Standing(world.now), world.tables.copied())
+        self.store = ExploredStore(world)
         self.broker = Broker(self.store)
         self._sender = Sender(self.broker, REPLIES, timeout=GRACE / 2)
         self._sender.give_back(world.marks, {})
@@ -53,7 +51,10 @@ class Shell:
         wake = asyncio.Event()
         replies, events = (Intake(q, wake, prefetch=1, catch_up_limit=GRACE) for q in self.broker.subscriptions)
         self.loop = EngineLoop(self.engine, registry, replies, events, wake)
+        self._due: list[Due] = []
+        self.engine.local_due = self._due.extend
         self.marks: tuple[UUID, ...] = ()
+        self.local: tuple[Seated, ...] = ()
         self.killed = False
 
     def run(self, work: Callable[[Shell], Coroutine[Any, Any, Any]], *, kill_at: str = "") -> None:
@@ -71,6 +72,7 @@ class Shell:
             try:
                 finished(all_of_it())
                 self.marks = tuple(self._sender.take_marks())
+                self.local = self._in_hand()
             except Killed:
                 self.killed = True
 
@@ -82,20 +84,42 @@ class Shell:
         """Hand an event to the loop."""
         return self.loop.handle_events(self.broker.delivered(EVENTS, [envelope]))
 
+    def saga_at(self, seat: str) -> SagaInstance:
+        """A saga, as it was when this process began."""
+        return self._world.sagas[seat]
+
+    def run_local(self, due: Seated, running: Running) -> Coroutine[Any, Any, None]:
+        """Run the function of a local step, with what becomes of it."""
+        self.store.running = running
+        return self.engine.run_local(self.saga_at(due.seat).id, due.step)
+
+    @property
+    def written(self) -> tuple[tuple[str, int], ...]:
+        """How often functions of local steps have run, as committed."""
+        return tuple(sorted((label, times) for label, times in self.store.written.items() if times))
+
+    def _in_hand(self) -> tuple[Seated, ...]:
+        """The functions this process is about to run, each once."""
+        seats = {saga.id: seat for seat, saga in seated(self.store.tables.sagas).items()}
+        due = (Seated(seats[saga_id], key) for saga_id, key in self._due)
+        return tuple(dict.fromkeys((*self._world.local, *due)))
+
     def sent(self) -> list[Sent]:
         """What the broker took, with what the committed rows say about it.
 
         Raises:
             LookupError: no row knows one of them: it left before, or without, its commit.
         """
-        return [self._sent(outgoing) for outgoing in self.broker.taken]
+        seats = {saga.id: seat for seat, saga in seated(self.store.tables.sagas).items()}
+        return [self._sent(outgoing, seats) for outgoing in self.broker.taken]
 
-    def _sent(self, outgoing: Outgoing) -> Sent:
+    def _sent(self, outgoing: Outgoing, seats: Mapping[UUID, str]) -> Sent:
         envelope = outgoing.envelope
         ref = self.store.tables.commands.get(UUID(envelope.message_id))
-        if ref is None or ref.saga_id != SAGA_ID:
+        if ref is None:
             raise LookupError(f"{envelope.type} left, and no committed row knows its message id {envelope.message_id}")
         return Sent(
+            seats[ref.saga_id],
             ref.key,
             ref.round,
             ref.attempt,
@@ -106,114 +130,6 @@ class Shell:
             envelope.type,
             envelope.body.decode(),
         )
-
-
-class Broker:
-    """Takes what is published and hands over what it is told to; notes what is settled, and when."""
-
-    def __init__(self, store: _CountingStore) -> None:
-        self._store = store
-        self.taken: list[Outgoing] = []
-        self.acked: set[int] = set()
-        """Tags of deliveries that were settled as handled."""
-        self.acked_too_early = False
-        """Whether one was settled before anything was committed."""
-        self.dead_letters: list[str] = []
-        self.subscriptions: list[Subscription] = [_Queue(self, REPLIES), _Queue(self, EVENTS)]
-        self.promises = Promises(
-            survives_restart=True,
-            keeps_order=True,
-            broadcasts=True,
-            delays=False,
-            detects_unroutable=True,
-            dead_letters=True,
-        )
-
-    def delivered(self, queue: str, envelopes: Sequence[Envelope]) -> list[Delivery]:
-        """Messages as a consumer of the queue gets them; tags count from 0."""
-        return [Delivery(envelope, queue, tag, epoch=1) for tag, envelope in enumerate(envelopes)]
-
-    async def publish(self, messages: Sequence[Outgoing], *, timeout: timedelta) -> list[PublishError | None]:
-        """Take them, one after the other."""
-        for message in messages:
-            self.taken.append(message)
-            failpoints.reached(HANDED_OVER)
-        return [None] * len(messages)
-
-    def settle(self, deliveries: Sequence[Delivery]) -> None:
-        """Note what is settled."""
-        self.acked.update(delivery.tag for delivery in deliveries)
-        self.acked_too_early = self.acked_too_early or bool(deliveries and not self._store.commits)
-
-    def full_name(self, queue: str) -> str:
-        """The name itself."""
-        return queue
-
-    async def open(self) -> None:
-        """There is nothing to connect to."""
-
-    async def close(self) -> None:
-        """There is nothing to let go of."""
-
-    async def declare(self, queues: Sequence[QueueSpec]) -> None:
-        """Every queue is there."""
-
-    async def subscribe(self, queue: str, *, prefetch_messages: int) -> Subscription:
-        """One of the two queues."""
-        return self.subscriptions[queue == EVENTS]
-
-
-class _Queue:
-    """A subscription that is handed its deliveries from outside."""
-
-    epoch = 1
-
-    def __init__(self, broker: Broker, name: str) -> None:
-        self._broker, self.queue = broker, name
-
-    async def take(self, limit: int) -> list[Delivery]:
-        return []
-
-    def take_nowait(self, limit: int) -> list[Delivery]:
-        return []
-
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        self._broker.settle(deliveries)
-
-    async def retry_later(self, delivery: Delivery, after: timedelta) -> None:
-        """The engine never does."""
-
-    async def dead_letter(self, delivery: Delivery, reason: str, detail: str = "") -> None:
-        self._broker.dead_letters.append(f"{reason}: {detail}" if detail else reason)
-
-    async def backlog(self) -> int:
-        return 0
-
-    async def close(self) -> None:
-        """Nothing to end."""
-
-
-class _CountingStore(MemoryStore):
-    """Counts what was committed."""
-
-    commits = 0
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[MemoryTransaction]:
-        async with super().transaction() as tx:
-            yield tx
-            failpoints.reached(WRITTEN)
-        self.commits += 1
-
-
-class _Standing:
-    """Time stands still while the engine works."""
-
-    def __init__(self, instant: datetime) -> None:
-        self._instant = instant
-
-    def now(self) -> datetime:
-        return self._instant
 
 
 def finished(work: Coroutine[Any, Any, T]) -> T:
@@ -232,4 +148,6 @@ def finished(work: Coroutine[Any, Any, T]) -> T:
 
 def _envelope_of(reply: Answered) -> Envelope:
     headers = {OUTCOME: reply.outcome, ERROR_CODE: reply.error_code}
+    if reply.within:
+        headers[DEADLINE_SECONDS] = str(reply.within)
     return Envelope("", reply.body.encode(), correlation_id=reply.to.message_id, headers=headers)

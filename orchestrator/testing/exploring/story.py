@@ -8,8 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from messaging.messages import Accepted
 from orchestrator.instance import SagaInstance
-from orchestrator.testing.exploring.model import Action, Model, Outcome
+from orchestrator.testing.exploring.actions import Action, Outcome
+from orchestrator.testing.exploring.family import FIRST
+from orchestrator.testing.exploring.model import Model
 from orchestrator.testing.exploring.world import World
 
 EFFECT = "    -> "
@@ -32,8 +35,10 @@ def _effects(model: Model, before: World, outcome: Outcome) -> Iterator[str]:
         yield f"{after.now - before.now} later"
     for sent in outcome.sent:
         yield f"{model.names.command(sent)} is sent to {sent.participant}"
-    if _shown(after.saga) != _shown(before.saga):
-        yield f"the saga is {_shown(after.saga)}"
+    for seat, saga in after.sagas.items():
+        was = before.sagas.get(seat)
+        if was is None or _shown(saga) != _shown(was):
+            yield f"{model.names.saga(seat)} is {'started' if was is None and seat != FIRST else _shown(saga)}"
 
 
 def _shown(saga: SagaInstance) -> str:
@@ -95,7 +100,10 @@ class _Imports:
             return "{" + ", ".join(f"{key}: {item}" for key, item in items) + "}"
         if isinstance(value, (list, tuple)):
             return "[" + ", ".join(map(self.value, value)) + "]"  # pyright: ignore
-        return self.name_of(value) if isinstance(value, type) else repr(value)
+        if isinstance(value, Accepted):
+            self._names["datetime", "timedelta"] = None
+            return f"{self.name_of(Accepted)}(within=timedelta(seconds={value.within.total_seconds():g}))"
+        return self.name_of(value) if hasattr(value, "__qualname__") else repr(value)
 
     def lines(self) -> str:
         return "".join(f"from {module} import {name}\n" for module, name in sorted(self._names))

@@ -6,14 +6,14 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from orchestrator import BlockedReason, ForEach, ItemStep, LocalStep, Retry, Saga, SagaStatus, SubSaga
 from orchestrator.errors import ActionRefused
 from orchestrator.instance import StepStatus
-from orchestrator.testing import NotExplorable, SagaHarness, explore
+from orchestrator.testing import SagaHarness
 from tests.support.programs import ROOT
 from tests.unit.orchestrator.orders import (
     HOUR,
@@ -250,12 +250,6 @@ class SendingLetters(ForEach[OrderState, str]):
 
 class SendingLettersOfAnOrder(Saga[OrderState]):
     steps = (Counting(), HavingItCreated(), SendingLetters())
-
-
-@pytest.mark.parametrize(("step", "kind"), [(Counting, "LocalStep"), (HavingItCreated, "SubSaga")])
-def test_explore_refuses_by_name_what_is_not_modelled(step: type[Any], kind: str) -> None:
-    with pytest.raises(NotExplorable, match=f"{step.__name__} of TestSaga is a {kind}, which is not modelled yet"):
-        explore(with_steps(step()), OrderState())
 
 
 # -- the plugin
