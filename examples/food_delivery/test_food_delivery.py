@@ -7,25 +7,26 @@ from datetime import timedelta
 from food_delivery.sagas import (
     AskingKitchen,
     AskKitchen,
-    BringMeal,
+    BringingMeal,
     CallOffDish,
     CourierFound,
     DeliverMeal,
     Done,
     FindCourier,
+    FindingCourier,
     HoldMoney,
     KitchenDeclined,
     Meal,
     MealHandedOver,
     NobodyFree,
     ReleaseMoney,
-    Ride,
     SendCourierHome,
     TakeHeldMoney,
+    TakingMoney,
 )
-from messaging import Accepted
+from messaging import Accepted, Failure, Reply
 from orchestrator import SagaStatus
-from orchestrator.testing import FakeParticipant, SagaHarness, explore
+from orchestrator.testing import FakeParticipant, SagaHarness, Seen, explore
 
 SOUP = Meal(meal_id="1", dish="soup", address="Elm Street 3", cents=900)
 HANDED_OVER = MealHandedOver(meal_id="1")
@@ -102,5 +103,25 @@ async def test_a_meal_cancelled_on_its_way_comes_back_before_the_money_does() ->
     assert payments.received[-1] == ReleaseMoney(meal_id="1")
 
 
-def test_a_courier_is_sent_home_whatever_happens() -> None:
-    print(explore(BringMeal, Ride(meal_id="1", address="Elm Street 3")))
+def nobody_pays_for_a_meal_that_is_not_brought(seen: Seen[Meal]) -> bool:
+    rides = seen.children(BringingMeal)
+    return not seen.in_effect(TakingMoney) or rides[-1].status is SagaStatus.COMPLETED
+
+
+def no_courier_is_sent_before_the_kitchen_has_said_yes(seen: Seen[Meal]) -> bool:
+    rides = seen.children(BringingMeal)
+    return seen.in_effect(AskingKitchen) or not any(ride.in_effect(FindingCourier) for ride in rides)
+
+
+def test_nobody_pays_for_what_is_not_cooked_and_brought_whatever_happens() -> None:
+    in_the_end: list[Reply | Failure | Accepted] = [Done(), KitchenDeclined(reason="no leeks left")]
+    report = explore(
+        DeliverMeal,
+        SOUP,
+        answers={AskingKitchen: [Accepted(within=timedelta(minutes=10)), *in_the_end]},
+        invariants=[nobody_pays_for_a_meal_that_is_not_brought, no_courier_is_sent_before_the_kitchen_has_said_yes],
+        max_refusals=1,
+        max_delays=0,
+        max_duplicates=0,
+    )
+    print(report)

@@ -87,4 +87,5 @@ def nobody_pays_for_what_is_not_booked(seen: Seen[Trip]) -> bool:
 
 
 def test_nobody_pays_for_what_is_not_booked_whatever_happens() -> None:
-    print(explore(BookTrip, PARIS, invariants=[nobody_pays_for_what_is_not_booked], max_refusals=1, max_duplicates=0))
+    checks = [nobody_pays_for_what_is_not_booked]
+    print(explore(BookTrip, PARIS, invariants=checks, max_refusals=1, max_duplicates=0, max_delays=0))
