@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from messaging.errors import SettingsError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from messaging.settings import MessagingSettings
     from messaging.transport import Transport
+    from orchestrator.purging import Housekeeping
     from orchestrator.sql.store import SqlStore
 
 logger = logging.getLogger(__name__)
@@ -168,10 +170,28 @@ async def _started_orchestrator(
     )
     await service.start()
     stack.push_async_callback(service.stop)
+    if settings.retention.deletes:
+        work = _housekeeping(app, store, settings).run()
+        stack.push_async_callback(_ended, asyncio.create_task(work, name="housekeeping"))
     watching = Watching(watchers)
     if watching.want_backlog:
         stack.push_async_callback(_ended, asyncio.create_task(_tell_backlog(store, schema, watching)))
     return service.failed
+
+
+def _housekeeping(app: Orchestrator, store: SqlStore, settings: OrchestratorSettings) -> Housekeeping:
+    from orchestrator.archive import FileArchive
+    from orchestrator.purging import Housekeeping, Purger
+
+    folder, schema = settings.archive_dir, settings.database_schema
+    purger = Purger(
+        store,
+        settings.retention,
+        archive=FileArchive(Path(folder), app.registry, schema=schema) if folder else None,
+        batch=settings.purge_batch,
+        per_second=settings.purge_per_second,
+    )
+    return Housekeeping(purger, store, every=settings.seconds("purge_every"))
 
 
 async def _tell_backlog(store: SqlStore, schema: str | None, watching: Watching) -> None:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Final, TypeVar
 
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 from sqlalchemy.engine import make_url
 
 from messaging.settings import LayeredSettings
+from orchestrator.retention import BATCH, PER_SECOND, REQUESTS_KEPT, TERMINAL, Rest, Retention
 
 Seconds = Annotated[float, Field(gt=0)]
+Days = Annotated[float | None, Field(gt=0)]
+K = TypeVar("K")
+
+_REST: Final = {
+    Rest.EVENTS: "expired_events",
+    Rest.UNMATCHED: "unmatched",
+    Rest.AUDIT: "audit",
+    Rest.BULKS: "bulks",
+}
+_OF_NO_USE: Final = {Rest.REQUESTS: REQUESTS_KEPT, Rest.SIGNALS: timedelta(hours=1)}
 
 
 class OrchestratorSettings(LayeredSettings):
@@ -58,6 +70,31 @@ class OrchestratorSettings(LayeredSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=1024 * 1024, description="The largest reply or event"
     )
+    keep_completed_days: Days = Field(default=None, description="How long completed sagas are kept; for ever if unset")
+    keep_compensated_days: Days = Field(default=None, description="How long compensated sagas are kept")
+    keep_compensated_with_exceptions_days: Days = Field(default=None, description="... those with a skipped undo")
+    keep_abandoned_days: Days = Field(default=None, description="How long abandoned sagas are kept")
+    keep_expired_events_days: Days = Field(default=None, description="How long events that nobody took are kept")
+    keep_unmatched_days: Days = Field(default=None, description="How long messages that fit no saga are kept")
+    keep_audit_days: Days = Field(default=None, description="How long the audit of sagas that are gone is kept")
+    keep_bulks_days: Days = Field(default=None, description="How long actions on many sagas are kept")
+    archive_dir: str = Field(default="", description="Where sagas are written to before they are deleted")
+    purge_every_seconds: Seconds = Field(default=60.0, description="How often it is looked for what may go")
+    purge_batch: Annotated[int, Field(ge=1, le=1000)] = Field(default=BATCH, description="Sagas deleted at once")
+    purge_per_second: Annotated[float, Field(gt=0)] = Field(
+        default=PER_SECOND, description="Sagas deleted in a second, at most"
+    )
+
+    @property
+    def retention(self) -> Retention:
+        """What goes after how long; if anything does, so does what is of no more use at all."""
+        sagas = self._kept({status: f"keep_{status.value}_days" for status in TERMINAL})
+        rest = self._kept({rest: f"keep_{name}_days" for rest, name in _REST.items()})
+        return Retention(sagas, rest | _OF_NO_USE if sagas or rest else {})
+
+    def _kept(self, fields: Mapping[K, str]) -> dict[K, timedelta]:
+        days: dict[K, float | None] = {what: getattr(self, name) for what, name in fields.items()}
+        return {what: timedelta(days=kept) for what, kept in days.items() if kept is not None}
 
     @property
     def url(self) -> str:

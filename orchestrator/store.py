@@ -16,7 +16,8 @@ from uuid import UUID
 
 from messaging.transport import Outgoing
 from orchestrator.granting import LockRow
-from orchestrator.instance import Pin, SagaInstance, StepKey, StepRecord
+from orchestrator.instance import Pin, SagaInstance, SagaStatus, StepKey, StepRecord
+from orchestrator.retention import EndedTree, EndedTrees, Place, Rest
 from orchestrator.signals import Decision, LockChange
 from orchestrator.workers import Worker
 
@@ -396,6 +397,35 @@ class StoreTransaction(Protocol):
 
     async def add_audit(self, entries: Sequence[AuditEntry]) -> None:
         """Keep who asked for what, and what became of it."""
+        ...
+
+    async def claim_purge(self, *, every: timedelta) -> bool:
+        """Say that this process purges from now on for so long; False if another one has said so.
+
+        Nothing rests on it but how much is done at once: `lock_ended` gives each tree to one transaction alone.
+        """
+        ...
+
+    async def lock_ended(
+        self, status: SagaStatus, *, before: datetime, after: Place | None = None, limit: int
+    ) -> EndedTrees:
+        """Lock trees whose first saga has ended so before then, the longest ended first, with all their sagas.
+
+        What another transaction has locked is passed over; so is, as long as it is so, a tree in which a saga has not
+        ended or has signals pending.
+        """
+        ...
+
+    async def purge(self, trees: Sequence[EndedTree]) -> None:
+        """Delete locked trees, with all that hangs on their sagas but the audit. Their keys stay taken.
+
+        An event that one of them consumed and that has not expired yet stays until it does, empty, so that a copy is
+        known as one.
+        """
+        ...
+
+    async def purge_rest(self, rest: Rest, *, before: datetime, limit: int) -> int:
+        """Delete what is older, at most so many; return how many there were. What others hold is passed over."""
         ...
 
 

@@ -15,6 +15,7 @@ from orchestrator.errors import ConcurrentUpdate
 from orchestrator.instance import SagaInstance
 from orchestrator.memory.events import EventRows
 from orchestrator.memory.locks import LockRows
+from orchestrator.memory.purging import PurgeRows
 from orchestrator.memory.sagas import SagaRows
 from orchestrator.memory.sending import SendingRows
 from orchestrator.memory.signals import SignalRows
@@ -33,7 +34,7 @@ class SystemClock:
         return datetime.now(UTC)
 
 
-class MemoryTransaction(SagaRows, SendingRows, SignalRows, EventRows, LockRows):
+class MemoryTransaction(SagaRows, SendingRows, SignalRows, EventRows, LockRows, PurgeRows):
     """One transaction: writes go to the tables at once, and are undone when it rolls back."""
 
     async def add_unmatched(self, messages: Sequence[UnmatchedMessage]) -> None:

@@ -125,6 +125,8 @@ saga_instance = Table(
     Index("ix_saga_instance_name", "name", "id"),
     _partial("ix_saga_instance_key", "business_key", where="business_key IS NOT NULL"),
     _partial("ix_saga_instance_parent", "parent_id", where="parent_id IS NOT NULL"),
+    _partial("ix_saga_instance_root", "root_id", where="root_id IS NOT NULL"),
+    _partial("ix_saga_instance_ended", "status", "ended_at", "id", where="ended_at IS NOT NULL AND parent_id IS NULL"),
     **_HOT,
 )
 
@@ -235,6 +237,7 @@ saga_event = Table(
     CheckConstraint("(consumed_at IS NULL) = (consumed_by IS NULL)", name="consumed"),
     UniqueConstraint("message_id", "key"),
     _partial("ix_saga_event_kept", "wire_name", "key", where="consumed_at IS NULL"),
+    _partial("ix_saga_event_consumed_by", "consumed_by", where="consumed_by IS NOT NULL"),
     Index("ix_saga_event_expires_at", "expires_at"),
 )
 
@@ -258,6 +261,10 @@ saga_key = Table(
     Column("business_key", Text, primary_key=True),
     Column("saga_id", Id, nullable=False),
     _instant("created_at", nullable=False),
+    # Of a saga that is gone: when it went, and the status it had ended in.
+    _instant("purged_at"),
+    Column("ended_as", Text),
+    _partial("ix_saga_key_purged", "saga_id", where="purged_at IS NOT NULL"),
 )
 
 saga_lock = Table(
@@ -300,6 +307,7 @@ saga_audit = Table(
     _blank("refused"),
     Column("signal_id", Id),
     Index("ix_saga_audit_saga", "saga_id", "id"),
+    Index("ix_saga_audit_at", "at"),
     _partial("ix_saga_audit_signal", "signal_id", where="signal_id IS NOT NULL"),
 )
 
@@ -361,6 +369,8 @@ saga_installation = Table(
     _required("name"),
     _instant("created_at", nullable=False),
     Column("token_secret", Text),
+    # When the next process purges; whoever moves it is the one.
+    _instant("purge_at"),
     CheckConstraint("only_row = 1", name="only_row"),
 )
 

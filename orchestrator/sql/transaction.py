@@ -16,9 +16,10 @@ from messaging.sql.writing import write_outgoing
 from messaging.transport import Outgoing
 from orchestrator.errors import ConcurrentUpdate
 from orchestrator.granting import LockRow
-from orchestrator.instance import Pin, SagaInstance
+from orchestrator.instance import Pin, SagaInstance, SagaStatus
+from orchestrator.retention import EndedTree, EndedTrees, Place, Rest
 from orchestrator.signals import Decision, LockChange
-from orchestrator.sql import versions
+from orchestrator.sql import purging, versions
 from orchestrator.sql.cold import Cold
 from orchestrator.sql.hot import Hot
 from orchestrator.sql.items import write_items
@@ -298,6 +299,25 @@ class SqlTransaction:
         """One statement."""
         if entries:
             await self._run(self._cold.add_audit, entries, await self.now())
+
+    async def claim_purge(self, *, every: timedelta) -> bool:
+        """One statement."""
+        return await self._run(purging.claim_purge, await self.now(), every, self._schema)
+
+    async def lock_ended(
+        self, status: SagaStatus, *, before: datetime, after: Place | None = None, limit: int
+    ) -> EndedTrees:
+        """Four statements."""
+        return await self._run(purging.lock_ended, status, before, after, limit, self._schema)
+
+    async def purge(self, trees: Sequence[EndedTree]) -> None:
+        """One statement for each table, for each few hundred sagas."""
+        if trees:
+            await self._run(purging.purge, trees, await self.now(), self._schema)
+
+    async def purge_rest(self, rest: Rest, *, before: datetime, limit: int) -> int:
+        """Two statements."""
+        return await self._run(purging.purge_rest, rest, before, limit, self._schema)
 
     def _locked(self, found: tuple[datetime, dict[UUID, SagaInstance]]) -> Locked:
         now, sagas = found

@@ -17,6 +17,7 @@ from orchestrator.errors import UnknownSaga
 from orchestrator.evidence import read_evidence
 from orchestrator.failures import FailureGroup, failures
 from orchestrator.instance import SagaStatus
+from orchestrator.payloads import Payloads, payloads_of
 from orchestrator.recorded import read_recorded
 from orchestrator.sql.search import Found
 from orchestrator.status import (
@@ -38,7 +39,6 @@ from orchestrator.web.access import Operator, Reader, Role, access_of, reading
 from orchestrator.web.finding import allowed, read_where, refuse_scans
 from orchestrator.web.live import MEDIA_TYPE, look_at_list, look_at_saga, streamed
 from orchestrator.web.overview import overview_of
-from orchestrator.web.payloads import Payloads, payloads_of
 from orchestrator.web.problems import API, ProblemBody
 from orchestrator.web.problems import MEDIA_TYPE as PROBLEM
 from orchestrator.web.surveys import Survey, audits

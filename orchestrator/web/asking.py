@@ -7,9 +7,9 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final, Self, cast
+from typing import Self, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, delete, insert, select
@@ -17,14 +17,13 @@ from sqlalchemy.exc import IntegrityError
 
 from orchestrator.bulk import FIRST_LOOK, SLOWEST_LOOK, ActionWord, action
 from orchestrator.errors import ActionRefused, UnknownSaga
+from orchestrator.retention import REQUESTS_KEPT
 from orchestrator.signal_codec import ACTIONS, signal_to_row
 from orchestrator.sql.client_statements import ask
 from orchestrator.sql.tables import in_schema, saga_request, saga_signal
 from orchestrator.status import AuditRow, answer_to
 from orchestrator.web.database import Database
 from orchestrator.web.problems import Problem
-
-KEYS_KEPT: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ def keep_result(connection: Connection, once: Once, result: UUID, schema: str | 
     request, now = in_schema(saga_request, schema), datetime.now(UTC)
     if not once.key:
         return
-    connection.execute(delete(request).where(request.c.created_at < now - KEYS_KEPT))
+    connection.execute(delete(request).where(request.c.created_at < now - REQUESTS_KEPT))
     values = {"key": once.key, "fingerprint": once.fingerprint, "result_id": result, "created_at": now}
     connection.execute(insert(request), values)
 

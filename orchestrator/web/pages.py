@@ -18,6 +18,7 @@ from orchestrator.evidence import Evidence, read_evidence
 from orchestrator.failures import MOST_FAILURES, failures
 from orchestrator.graph_svg import svg
 from orchestrator.instance import SagaStatus
+from orchestrator.payloads import payloads_of
 from orchestrator.recorded import Recorded, read_recorded
 from orchestrator.sql.search import Found, saga_names
 from orchestrator.status import AuditRow, SagaFilter, SagaRow, TimelineRow, get_saga, list_sagas, timeline_of
@@ -29,7 +30,6 @@ from orchestrator.web.gantt import MOST_ROWS, gantt, kind_of, name_of
 from orchestrator.web.hours import chart
 from orchestrator.web.live import mark_of_list, mark_of_saga
 from orchestrator.web.overview import overview_of
-from orchestrator.web.payloads import payloads_of
 from orchestrator.web.problems import Problem
 from orchestrator.web.rendering import link, render, seen_at
 from orchestrator.web.shield import PICTURE_POLICY

@@ -1,7 +1,7 @@
 """More views for people: what is under way, what failed, how long things took, dead letters kept here.
 
 Revision ID: 0011
-Revises: 0008
+Revises: 0009
 """
 
 # ruff: noqa: S608 - only names and fixed words are pasted in
@@ -11,7 +11,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0011"
-down_revision = "0008"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,226 @@
+"""The statements that delete what has ended: the same on every database, one for each table, whatever the batch.
+
+A tree is taken whole. First its rows are locked, so that no engine decides for any of its sagas; then statements of
+their own, which see what was committed until then, look whether all have ended and nothing is pending.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import accumulate, chain
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, exists, func, or_, select, tuple_, update
+
+from orchestrator.instance import Pin, SagaStatus
+from orchestrator.retention import TERMINAL, EndedTree, EndedTrees, Place, Rest
+from orchestrator.signal_codec import UPGRADE
+from orchestrator.sql.tables import (
+    in_schema,
+    saga_attempt,
+    saga_audit,
+    saga_bulk,
+    saga_bulk_item,
+    saga_event,
+    saga_history,
+    saga_installation,
+    saga_instance,
+    saga_item,
+    saga_key,
+    saga_lock,
+    saga_request,
+    saga_search,
+    saga_signal,
+    saga_step,
+    saga_unmatched,
+)
+
+T = TypeVar("T")
+
+_TERMINAL: Final = [status.value for status in TERMINAL]
+_AT_ONCE: Final = 500
+"""Ids in one statement."""
+_HANGS_ON_A_SAGA: Final = (saga_step, saga_attempt, saga_item, saga_search, saga_signal, saga_history, saga_unmatched)
+
+
+def claim_purge(connection: Connection, now: datetime, every: timedelta, schema: str | None) -> bool:
+    """One statement."""
+    installation = in_schema(saga_installation, schema)
+    free = or_(installation.c.purge_at.is_(None), installation.c.purge_at <= now)
+    return bool(connection.execute(update(installation).where(free).values(purge_at=now + every)).rowcount)
+
+
+def ended(
+    status: SagaStatus, before: datetime, after: Place | None, limit: int, schema: str | None = None
+) -> Select[Any]:
+    """First sagas that have ended so, along an index of their own."""
+    saga = in_schema(saga_instance, schema).c
+    which = [saga.parent_id.is_(None), saga.status == status.value, saga.ended_at < before]
+    if after is not None:
+        which.append(tuple_(saga.ended_at, saga.id) > (after.ended_at, after.id))
+    columns = (saga.id, saga.name, saga.version, saga.fingerprint, saga.business_key, saga.ended_at)
+    return select(*columns).where(*which).order_by(saga.ended_at, saga.id).limit(limit)
+
+
+def lock_ended(
+    connection: Connection, status: SagaStatus, before: datetime, after: Place | None, limit: int, schema: str | None
+) -> EndedTrees:
+    """Three statements, two more when some have children; the first passes over what others hold."""
+    found = ended(status, before, after, limit, schema).with_for_update(skip_locked=True)
+    roots = connection.execute(found).all()
+    sizes = _sizes(connection, [row.id for row in roots], schema)
+    taken = roots[: _within(limit, [1 + sizes[row.id] for row in roots])]
+    children = _whole_families(connection, [row.id for row in taken], sizes, schema)
+    trees = [
+        EndedTree(
+            status,
+            row.ended_at,
+            {row.id: Pin(row.name, row.version, row.fingerprint)} | children[row.id],
+            None if row.business_key is None else (row.name, row.business_key),
+        )
+        for row in taken
+        if row.id in children
+    ]
+    told = _pending(connection, [one for tree in trees for one in tree.sagas], schema)
+    going = tuple(tree for tree in trees if told.isdisjoint(tree.sagas))
+    further = Place(taken[-1].ended_at, taken[-1].id) if taken and (taken != roots or len(roots) == limit) else None
+    return EndedTrees(going, len(taken) - len(going), further)
+
+
+def _within(limit: int, sizes: Sequence[int]) -> int:
+    """How many from the first on are together no more than this; but the first, however large."""
+    sums = list(accumulate(sizes))
+    return max(1, sum(one <= limit for one in sums))
+
+
+def _sizes(connection: Connection, roots: Sequence[UUID], schema: str | None) -> Counter[UUID]:
+    """How many children each has, and they have."""
+    saga = in_schema(saga_instance, schema).c
+    counted = select(saga.root_id, func.count()).where(saga.root_id.in_(roots)).group_by(saga.root_id)
+    return Counter({row[0]: row[1] for row in connection.execute(counted)})
+
+
+def _whole_families(
+    connection: Connection, roots: Sequence[UUID], sizes: Counter[UUID], schema: str | None
+) -> dict[UUID, dict[UUID, Pin]]:
+    """The children of each, where all of them could be locked and have ended; the others are left out."""
+    families: dict[UUID, dict[UUID, Pin]] = {root: {} for root in roots}
+    parents = [root for root in roots if sizes[root]]  # who has ended without children gets none any more
+    if not parents:
+        return families
+    saga = in_schema(saga_instance, schema).c
+    columns = (saga.id, saga.root_id, saga.name, saga.version, saga.fingerprint)
+    over = select(*columns).where(saga.root_id.in_(parents), saga.status.in_(_TERMINAL)).order_by(saga.id)
+    for row in connection.execute(over.with_for_update(skip_locked=True)):
+        families[row.root_id][row.id] = Pin(row.name, row.version, row.fingerprint)
+    # Again: a child that goes on may have had children until it was looked at.
+    sizes = _sizes(connection, parents, schema)
+    return {root: family for root, family in families.items() if len(family) == sizes[root]}
+
+
+def _pending(connection: Connection, saga_ids: Sequence[UUID], schema: str | None) -> set[UUID]:
+    signal = in_schema(saga_signal, schema).c
+    found = (
+        select(signal.saga_id).where(signal.saga_id.in_(some), _is_pending(signal), ~signal.kind.startswith(UPGRADE))
+        for some in _some(saga_ids)
+    )
+    return set(chain.from_iterable(connection.scalars(one) for one in found))
+
+
+def _is_pending(signal: Any) -> ColumnElement[bool]:
+    return and_(signal.taken_at.is_(None), signal.error == "")
+
+
+def purge(connection: Connection, trees: Sequence[EndedTree], now: datetime, schema: str | None) -> None:
+    """A dozen statements, and the database's own look at what refers to the sagas."""
+    keys = [tree.key for tree in trees if tree.key is not None]
+    for some in _some(keys):
+        _remember_ends(connection, some, [tree.id for tree in trees], now, schema)
+    lock, saga = in_schema(saga_lock, schema), in_schema(saga_instance, schema)
+    for ids in _some([one for tree in trees for one in tree.sagas]):
+        for table in _HANGS_ON_A_SAGA:
+            hanging = in_schema(table, schema)
+            connection.execute(delete(hanging).where(hanging.c.saga_id.in_(ids)))
+        connection.execute(delete(lock).where(lock.c.saga_id.in_(ids)))
+        _let_events_go(connection, ids, now, schema)
+        connection.execute(delete(saga).where(saga.c.id.in_(ids)))
+
+
+def _remember_ends(
+    connection: Connection, keys: Sequence[tuple[str, str]], ids: Sequence[UUID], now: datetime, schema: str | None
+) -> None:
+    """A key that another saga has taken over since is left alone."""
+    key, saga = in_schema(saga_key, schema), in_schema(saga_instance, schema)
+    status = select(saga.c.status).where(saga.c.id == key.c.saga_id).scalar_subquery()
+    theirs = (tuple_(key.c.name, key.c.business_key).in_(keys), key.c.saga_id.in_(ids))
+    connection.execute(update(key).where(*theirs).values(purged_at=now, ended_as=status))
+
+
+def _let_events_go(connection: Connection, saga_ids: Sequence[UUID], now: datetime, schema: str | None) -> None:
+    """Those that may still come again stay, as ones that nobody looks for and that go once they have expired."""
+    event = in_schema(saga_event, schema)
+    theirs = event.c.consumed_by.in_(saga_ids)
+    connection.execute(delete(event).where(theirs, event.c.expires_at <= now))
+    spent: dict[str, Any] = {"wire_name": "", "body": "", "consumed_at": None, "consumed_by": None}
+    connection.execute(update(event).where(theirs).values(spent))
+
+
+def purge_rest(connection: Connection, rest: Rest, before: datetime, limit: int, schema: str | None) -> int:
+    """Two statements, for each few hundred."""
+    table, old = _old(rest, before, schema)
+    (key,) = table.primary_key
+    found = select(key).where(old).limit(limit).with_for_update(skip_locked=True)
+    ids = list(connection.scalars(found))
+    for some in _some(ids):
+        if rest is Rest.BULKS:
+            item = in_schema(saga_bulk_item, schema)
+            connection.execute(delete(item).where(item.c.bulk_id.in_(some)))
+        connection.execute(delete(table).where(key.in_(some)))
+    return len(ids)
+
+
+def _old(rest: Rest, before: datetime, schema: str | None) -> tuple[Table, ColumnElement[bool]]:
+    saga = in_schema(saga_instance, schema)
+    match rest:
+        case Rest.EVENTS:
+            event = in_schema(saga_event, schema)
+            return event, and_(event.c.consumed_at.is_(None), event.c.expires_at < before)
+        case Rest.UNMATCHED:
+            unmatched = in_schema(saga_unmatched, schema)
+            return unmatched, unmatched.c.arrived_at < before
+        case Rest.AUDIT:
+            audit = in_schema(saga_audit, schema)
+            return audit, and_(audit.c.at < before, ~exists().where(saga.c.id == audit.c.saga_id))
+        case Rest.BULKS:
+            bulk = in_schema(saga_bulk, schema)
+            return bulk, and_(bulk.c.created_at < before, bulk.c.next_at.is_(None))
+        case Rest.REQUESTS:
+            request = in_schema(saga_request, schema)
+            return request, request.c.created_at < before
+        case Rest.SIGNALS:
+            signal = in_schema(saga_signal, schema)
+            gone = ~exists().where(saga.c.id == signal.c.saga_id)
+            return signal, and_(signal.c.arrived_at < before, _is_pending(signal.c), gone)
+
+
+def count_ended(
+    connection: Connection, status: SagaStatus, before: datetime, *, schema: str | None = None
+) -> tuple[int, int]:
+    """How many trees, and how many sagas in them, `lock_ended` would find if it found all. Reads only."""
+    root = in_schema(saga_instance, schema).alias("root")
+    member, signal = in_schema(saga_instance, schema).alias("member"), in_schema(saga_signal, schema)
+    told = exists().where(signal.c.saga_id == member.c.id, _is_pending(signal.c), ~signal.c.kind.startswith(UPGRADE))
+    child = member.c.root_id == root.c.id
+    itself = exists().where(signal.c.saga_id == root.c.id, _is_pending(signal.c), ~signal.c.kind.startswith(UPGRADE))
+    goes_on = exists().where(child, or_(member.c.status.not_in(_TERMINAL), told))
+    size = select(func.count()).where(child).scalar_subquery()
+    going = (root.c.parent_id.is_(None), root.c.status == status.value, root.c.ended_at < before, ~itself, ~goes_on)
+    trees, children = connection.execute(select(func.count(), func.coalesce(func.sum(size), 0)).where(*going)).one()
+    return trees, trees + int(children)
+
+
+def _some(ids: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (ids[first : first + _AT_ONCE] for first in range(0, len(ids), _AT_ONCE))
