@@ -25,6 +25,7 @@ from orchestrator.recorded import Recorded, RecordedStep
 from orchestrator.registry import SagaRegistry
 from orchestrator.retention import EndedTree
 from orchestrator.rising_ids import new_id
+from orchestrator.sql.purging import in_lots
 from orchestrator.sql.tables import in_schema, saga_audit, saga_history, saga_instance, saga_step
 from orchestrator.sql.transaction import SqlTransaction
 from orchestrator.sql.types import instant_text
@@ -82,7 +83,11 @@ class Stored:
 
 
 def read_stored(connection: Connection, saga_ids: Sequence[UUID], *, schema: str | None = None) -> list[Stored]:
-    """Read these sagas, in this order: four statements, whatever their number."""
+    """Read these sagas, in this order: four statements for each few hundred."""
+    return [one for some in in_lots(saga_ids) for one in _read_some(connection, some, schema)]
+
+
+def _read_some(connection: Connection, saga_ids: Sequence[UUID], schema: str | None) -> list[Stored]:
     saga = in_schema(saga_instance, schema)
     rows = {row.id: Stored(row) for row in connection.execute(select(saga).where(saga.c.id.in_(saga_ids)))}
     for name, source, order in (

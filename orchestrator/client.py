@@ -25,13 +25,15 @@ from orchestrator import nudge
 from orchestrator.asking_upgrades import AsksUpgrades, AsksUpgradesBlocking
 from orchestrator.bulk import Looks
 from orchestrator.definition import Saga
-from orchestrator.errors import SagaError, UnknownSaga
+from orchestrator.erasing import ErasesSagas, ErasesSagasBlocking
+from orchestrator.errors import SagaErased, SagaError
 from orchestrator.instance import SagaStatus
 from orchestrator.searchable import SearchValue, asked
 from orchestrator.sql import client_statements as statements
+from orchestrator.sql.erasing import ERASED
 from orchestrator.sql.starting import start_saga
 from orchestrator.start import new_instance
-from orchestrator.status import SagaFilter, SagaRow, StatusReader, get_saga, list_sagas
+from orchestrator.status import SagaFilter, SagaRow, StatusReader, get_saga, list_sagas, missing
 
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T")
@@ -57,7 +59,7 @@ class StartedSaga:
     created: bool
 
 
-class SagaClient(AsksUpgrades):
+class SagaClient(AsksUpgrades, ErasesSagas):
     """Sagas from asyncio.
 
     Args:
@@ -81,7 +83,7 @@ class SagaClient(AsksUpgrades):
         """Start a saga, in the caller's transaction if a session on the orchestrator's database is given.
 
         Rolled back with it, nothing has happened; it begins once that has committed. Another start with
-        the same key, now or later, returns the first saga's id and `created=False`.
+        the same key, now or later, returns the first saga's id and `created=False`, also when that one was purged.
 
         Args:
             saga: its class.
@@ -108,27 +110,29 @@ class SagaClient(AsksUpgrades):
         """Read one saga.
 
         Raises:
+            SagaPurged: it had a key, has ended and was deleted; the error has the status that it ended in.
             UnknownSaga: none has this id.
         """
         row = await self._reader.get(saga_id)
         if row is None:
-            raise UnknownSaga(saga_id)
+            raise await self._reader.missing(saga_id)
         return row
 
     async def state(self, saga: type[Saga[S]], saga_id: UUID) -> S:
         """Read a saga's state as its author's model.
 
         Raises:
+            SagaPurged: as `get` does.
+            SagaErased: there is none any more.
             UnknownSaga: none of this definition has this id.
         """
-        text = await self._read(lambda c: statements.state_of(c, saga_id, saga.name, self._schema))
-        return _parsed_state(saga, saga_id, text)
+        return await self._read(lambda c: _state(c, saga, saga_id, self._schema))
 
     async def wait(self, saga_id: UUID, *, timeout: timedelta) -> SagaRow:
         """Wait until a saga has ended or is blocked.
 
         Raises:
-            UnknownSaga: none has this id.
+            UnknownSaga: none has this id, see `get`.
             SagaNotEnded: it goes on; the error has its row.
         """
         ends, looks = time.monotonic() + timeout.total_seconds(), Looks()
@@ -173,7 +177,7 @@ class SagaClient(AsksUpgrades):
         return result
 
 
-class BlockingSagaClient(AsksUpgradesBlocking):
+class BlockingSagaClient(AsksUpgradesBlocking, ErasesSagasBlocking):
     """Sagas from threads, scripts, Django and Flask; each method as in `SagaClient`."""
 
     def __init__(self, engine: Engine, *, schema: str | None = None) -> None:
@@ -200,13 +204,12 @@ class BlockingSagaClient(AsksUpgradesBlocking):
         """Read one saga; see `SagaClient.get`."""
         row = self._read(lambda c: get_saga(c, saga_id, schema=self._schema))
         if row is None:
-            raise UnknownSaga(saga_id)
+            raise self._read(lambda c: missing(c, saga_id, schema=self._schema))
         return row
 
     def state(self, saga: type[Saga[S]], saga_id: UUID) -> S:
         """Read a saga's state as its author's model; see `SagaClient.state`."""
-        text = self._read(lambda c: statements.state_of(c, saga_id, saga.name, self._schema))
-        return _parsed_state(saga, saga_id, text)
+        return self._read(lambda c: _state(c, saga, saga_id, self._schema))
 
     def wait(self, saga_id: UUID, *, timeout: timedelta) -> SagaRow:
         """Wait until a saga has ended or is blocked; see `SagaClient.wait`."""
@@ -259,9 +262,12 @@ def _start(
     return StartedSaga(saga_id, created)
 
 
-def _parsed_state(saga: type[Saga[S]], saga_id: UUID, text: str | None) -> S:
+def _state(connection: Connection, saga: type[Saga[S]], saga_id: UUID, schema: str | None) -> S:
+    text = statements.state_of(connection, saga_id, saga.name, schema)
     if text is None:
-        raise UnknownSaga(saga_id)
+        raise missing(connection, saga_id, schema=schema)
+    if text == ERASED:
+        raise SagaErased(saga_id)
     state: Any = saga.state_type.model_validate_json(text)
     return state  # type: ignore[no-any-return]
 

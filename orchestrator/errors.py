@@ -6,6 +6,8 @@ Each error names, in its text, what happened and what to do:
     ├── SagaDefinitionError     the author, when the class is created
     ├── HookRaised              the author: a hook raised while a saga was decided; the saga blocks
     ├── UnknownSaga             the caller: no saga has this id
+    │   └── SagaPurged          the caller: the saga has ended and was deleted
+    ├── SagaErased              the caller: the saga's data was erased
     ├── UnknownToken            the caller: no command can be answered with this token
     ├── UnknownDefinition       whoever deploys: this process does not have the saga's code
     ├── ActionRefused           the operator: the saga's state does not allow this action
@@ -19,6 +21,7 @@ Each error names, in its text, what happened and what to do:
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 
@@ -51,6 +54,26 @@ class UnknownSaga(SagaError, LookupError):
     def __init__(self, saga_id: UUID | str, why: str = "") -> None:
         self.saga_id = saga_id
         super().__init__(f"no saga has the id {saga_id}{f': {why}' if why else ''}. List them with: saga list")
+
+
+class SagaPurged(UnknownSaga):
+    """A saga has ended and was deleted; of what it was there is its key alone, which stays taken."""
+
+    def __init__(self, saga_id: UUID, name: str, key: str, ended_as: str, purged_at: datetime) -> None:
+        super().__init__(saga_id)
+        self.name, self.key, self.ended_as, self.purged_at = name, key, ended_as, purged_at
+        self.args = (
+            f"saga {saga_id} ({name!r}, key {key!r}) ended as {ended_as} and was deleted at {purged_at:%Y-%m-%d %H:%M} "
+            "UTC, since it is kept no longer. Its key stays taken; what it did is in the archive, if there is one",
+        )
+
+
+class SagaErased(SagaError):
+    """A saga's data was erased on somebody's demand."""
+
+    def __init__(self, saga_id: UUID) -> None:
+        self.saga_id = saga_id
+        super().__init__(f"what saga {saga_id} knew was erased. Who asked for that, and why: saga show {saga_id}")
 
 
 class UnknownToken(SagaError, LookupError):

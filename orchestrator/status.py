@@ -14,10 +14,11 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Select, TableClause, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from orchestrator.errors import SagaPurged, UnknownSaga
 from orchestrator.instance import Direction, SagaStatus, StepStatus
 from orchestrator.searchable import SearchValue, asked
 from orchestrator.sql.search import Found, condition, how_found
-from orchestrator.sql.tables import in_schema, saga_audit, saga_history, saga_step
+from orchestrator.sql.tables import in_schema, saga_audit, saga_history, saga_key, saga_step
 from orchestrator.views import ViewRow, named_view, read_view
 
 P = ParamSpec("P")
@@ -134,6 +135,15 @@ def get_saga(connection: Connection, saga_id: UUID, *, schema: str | None = None
     return None if row is None else _saga(row)
 
 
+def missing(connection: Connection, saga_id: UUID, *, schema: str | None = None) -> UnknownSaga:
+    """What to raise where there is no saga of this id: `SagaPurged`, if one with a key was there."""
+    key = in_schema(saga_key, schema).c
+    columns = (key.name, key.business_key, key.ended_as, key.purged_at)
+    gone = select(*columns).where(key.saga_id == saga_id, key.purged_at.is_not(None))
+    row = connection.execute(gone).first()
+    return UnknownSaga(saga_id) if row is None else SagaPurged(saga_id, *row)
+
+
 def list_sagas(
     connection: Connection,
     which: SagaFilter = EVERYTHING,
@@ -199,6 +209,10 @@ class StatusReader:
     async def get(self, saga_id: UUID) -> SagaRow | None:
         """One saga; None if there is none."""
         return await self.read(get_saga, saga_id, schema=self.schema)
+
+    async def missing(self, saga_id: UUID) -> UnknownSaga:
+        """What to raise where there is no saga of this id."""
+        return await self.read(missing, saga_id, schema=self.schema)
 
     async def list(self, which: SagaFilter = EVERYTHING, *, page_size: int = 100) -> AsyncIterator[SagaRow]:
         """All of them, the newest first, a page at a time; each page is read in a transaction of its own."""

@@ -77,7 +77,7 @@ def command(word: ActionWord, told: str) -> Callable[..., None]:
         order = many.Order(word, reason, step, who())
         in_state = tuple(options.parsed_where(where).items())
         chosen = many.Choice(saga, status, key, at, error, in_state, older_than, limit, everything)
-        many.refuse_unclear(order, ids or [], chosen)
+        many.refuse_unclear(word, ids or [], chosen)
         if simulate:
             would.simulate(order, ids or [], chosen, would.Where(database_url, app, app_dir), as_json=as_json)
         elif ids and len(ids) == 1 and not dry_run:

@@ -97,7 +97,7 @@ class Manner:
     as_json: bool
 
 
-def refuse_unclear(order: Order, ids: Sequence[UUID], choice: Choice) -> None:
+def refuse_unclear(word: str, ids: Sequence[UUID], choice: Choice) -> None:
     """Refuse what names no saga, or names some in two ways.
 
     Raises:
@@ -106,7 +106,7 @@ def refuse_unclear(order: Order, ids: Sequence[UUID], choice: Choice) -> None:
     if ids and choice.anything:
         raise CommandError(f"give ids, or choose with {_BY_FILTER}, not both", exits.USAGE)
     if not ids and not choice.anything:
-        raise CommandError(f"say which to {order.word}: an ID, {_BY_FILTER}; or --all", exits.USAGE)
+        raise CommandError(f"say which to {word}: an ID, {_BY_FILTER}; or --all", exits.USAGE)
 
 
 @asynccontextmanager
@@ -140,10 +140,10 @@ async def _each(
 ) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     async with client(database_url) as sagas:
-        frozen = ids or await _chosen(sagas, choice.among(order.word), choice.limit)
+        frozen = ids or await chosen(sagas, choice.among(order.word), choice.limit)
         if not frozen:
             typer.echo("No sagas match.", err=True)
-        if not await _wanted(sagas, order, frozen, manner, given=bool(ids)):
+        if not await wanted(sagas, order.word, frozen, manner, given=bool(ids)):
             return outcomes
         progress = Progress(len(frozen), time.monotonic())
         async for result in order.given_to(sagas, frozen, per_second=manner.per_second):
@@ -154,18 +154,19 @@ async def _each(
     return outcomes
 
 
-async def _chosen(sagas: SagaClient, which: SagaFilter, limit: int | None) -> Sequence[UUID]:
+async def chosen(sagas: SagaClient, which: SagaFilter, limit: int | None) -> Sequence[UUID]:
+    """Those that a filter names, at this moment; what is a scan is told."""
     output.tell_scans(await sagas.scanned(which))
     return await sagas.ids(which, limit=limit)
 
 
-async def _wanted(sagas: SagaClient, order: Order, ids: Sequence[UUID], manner: Manner, *, given: bool) -> bool:
+async def wanted(sagas: SagaClient, word: str, ids: Sequence[UUID], manner: Manner, *, given: bool) -> bool:
     """Whether it is to be done: not in a dry run, and not unless somebody says so to what was chosen."""
     if manner.dry_run:
-        await _tell_what_would_be(sagas, order, ids, as_json=manner.as_json)
+        await _tell_what_would_be(sagas, word, ids, as_json=manner.as_json)
         return False
     if not (given or manner.yes or not ids):
-        ask_first(order.word, len(ids))
+        ask_first(word, len(ids))
     return True
 
 
@@ -175,18 +176,27 @@ def ask_first(word: str, number: int) -> None:
     Raises:
         CommandError: nobody did.
     """
+    say_yes(f"{word.capitalize()} {counted(number)}?", "nothing was asked")
+
+
+def say_yes(question: str, otherwise: str) -> None:
+    """Have somebody say yes; `otherwise` says what follows from a no.
+
+    Raises:
+        CommandError: nobody did.
+    """
     try:
-        sure = typer.confirm(f"{word.capitalize()} {counted(number)}?", err=True)
+        sure = typer.confirm(question, err=True)
     except typer.Abort:
-        raise CommandError("nothing was asked: nobody answered. Without a terminal, say --yes") from None
+        raise CommandError(f"{otherwise}: nobody answered. Without a terminal, say --yes") from None
     if not sure:
-        raise CommandError("nothing was asked")
+        raise CommandError(otherwise)
 
 
-async def _tell_what_would_be(sagas: SagaClient, order: Order, ids: Sequence[UUID], *, as_json: bool) -> None:
+async def _tell_what_would_be(sagas: SagaClient, word: str, ids: Sequence[UUID], *, as_json: bool) -> None:
     from orchestrator.cli.describe import how_it_stands
 
-    would = f"would {order.word}"
+    would = f"would {word}"
     for saga_id in ids:
         row = await sagas.get(saga_id)
         if as_json:

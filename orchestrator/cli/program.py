@@ -17,12 +17,14 @@ from orchestrator.cli import (
     demo,
     dlq,
     doctor,
+    erase,
     export,
     failures,
     graph,
     history,
     listing,
     migrate,
+    purge,
     reindex,
     relay,
     run,
@@ -281,6 +283,21 @@ _acts(
     "Have paused sagas go on, with what arrived meanwhile first. Refused when they are not paused (exit code 4).",
     """saga resume 019f6d3a-... --reason "the warehouse is open\"""",
     """saga resume --all --reason "maintenance is over" --yes""",
+)
+_add(
+    "erase",
+    erase.erase,
+    _SAGAS,
+    """saga erase 019f6d3a-... --reason "demanded, case 118\"""",
+    """saga erase --saga create-order --key 1001 --reason "demanded, case 118" --dry-run""",
+)
+_add(
+    "purge",
+    purge.purge,
+    _RUN,
+    "saga purge --older-than 30d --status completed --dry-run",
+    "saga purge --older-than 30d --archive /var/archive/sagas --app shop.main:app",
+    "saga purge --yes --rate 200",
 )
 _add(
     "list",

@@ -56,11 +56,9 @@ async def seen_saga(sagas: StatusReader, saga_id: UUID) -> Seen:
     Raises:
         UnknownSaga: none has this id.
     """
-    from orchestrator.errors import UnknownSaga
-
     row = await sagas.get(saga_id)
     if row is None:
-        raise UnknownSaga(saga_id)
+        raise await sagas.missing(saga_id)
     timeline, history = await sagas.timeline(saga_id), await sagas.history(saga_id)
     return Seen(row, timeline, history, await sagas.audit(saga_id))
 

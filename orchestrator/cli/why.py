@@ -41,13 +41,17 @@ def why(saga_id: options.SagaId, *, database_url: options.DatabaseUrl = None, as
 async def _read(database_url: str | None, saga_id: UUID) -> Evidence:
     from orchestrator.cli.config import orchestrator_settings
     from orchestrator.cli.database import opened
-    from orchestrator.errors import UnknownSaga
+    from orchestrator.errors import SagaPurged, UnknownSaga
     from orchestrator.evidence import read_evidence, refused_start
+    from orchestrator.status import missing
 
     settings = orchestrator_settings(database_url)
     async with opened(settings) as engine, engine.connect() as connection:
         evidence = await connection.run_sync(read_evidence, saga_id, schema=settings.database_schema)
         if evidence is None:
+            gone = await connection.run_sync(missing, saga_id, schema=settings.database_schema)
+            if isinstance(gone, SagaPurged):
+                raise gone
             refused = await connection.run_sync(refused_start, saga_id, schema=settings.database_schema)
             put_aside = f"the message that was to start it was put aside, since {refused}" if refused else _NOT_HERE
             raise UnknownSaga(saga_id, put_aside)

@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 _TERMINAL: Final = [status.value for status in TERMINAL]
 _AT_ONCE: Final = 500
-"""Ids in one statement."""
+"""Ids, or keys, in one statement."""
 _HANGS_ON_A_SAGA: Final = (saga_step, saga_attempt, saga_item, saga_search, saga_signal, saga_history, saga_unmatched)
 
 
@@ -84,7 +84,7 @@ def lock_ended(
         for row in taken
         if row.id in children
     ]
-    told = _pending(connection, [one for tree in trees for one in tree.sagas], schema)
+    told = pending(connection, [one for tree in trees for one in tree.sagas], schema)
     going = tuple(tree for tree in trees if told.isdisjoint(tree.sagas))
     further = Place(taken[-1].ended_at, taken[-1].id) if taken and (taken != roots or len(roots) == limit) else None
     return EndedTrees(going, len(taken) - len(going), further)
@@ -121,26 +121,29 @@ def _whole_families(
     return {root: family for root, family in families.items() if len(family) == sizes[root]}
 
 
-def _pending(connection: Connection, saga_ids: Sequence[UUID], schema: str | None) -> set[UUID]:
+def pending(connection: Connection, saga_ids: Sequence[UUID], schema: str | None) -> set[UUID]:
+    """Those of these sagas that have yet to be told something."""
     signal = in_schema(saga_signal, schema).c
-    found = (
-        select(signal.saga_id).where(signal.saga_id.in_(some), _is_pending(signal), ~signal.kind.startswith(UPGRADE))
-        for some in _some(saga_ids)
-    )
+    found = (select(signal.saga_id).where(signal.saga_id.in_(some), _to_be_told(signal)) for some in in_lots(saga_ids))
     return set(chain.from_iterable(connection.scalars(one) for one in found))
 
 
-def _is_pending(signal: Any) -> ColumnElement[bool]:
+def _untaken(signal: Any) -> ColumnElement[bool]:
     return and_(signal.taken_at.is_(None), signal.error == "")
+
+
+def _to_be_told(signal: Any) -> ColumnElement[bool]:
+    """Nobody may ever have the version that an upgrade names, and of what has ended it would be refused."""
+    return and_(_untaken(signal), ~signal.kind.startswith(UPGRADE))
 
 
 def purge(connection: Connection, trees: Sequence[EndedTree], now: datetime, schema: str | None) -> None:
     """A dozen statements, and the database's own look at what refers to the sagas."""
     keys = [tree.key for tree in trees if tree.key is not None]
-    for some in _some(keys):
+    for some in in_lots(keys):
         _remember_ends(connection, some, [tree.id for tree in trees], now, schema)
     lock, saga = in_schema(saga_lock, schema), in_schema(saga_instance, schema)
-    for ids in _some([one for tree in trees for one in tree.sagas]):
+    for ids in in_lots([one for tree in trees for one in tree.sagas]):
         for table in _HANGS_ON_A_SAGA:
             hanging = in_schema(table, schema)
             connection.execute(delete(hanging).where(hanging.c.saga_id.in_(ids)))
@@ -174,7 +177,7 @@ def purge_rest(connection: Connection, rest: Rest, before: datetime, limit: int,
     (key,) = table.primary_key
     found = select(key).where(old).limit(limit).with_for_update(skip_locked=True)
     ids = list(connection.scalars(found))
-    for some in _some(ids):
+    for some in in_lots(ids):
         if rest is Rest.BULKS:
             item = in_schema(saga_bulk_item, schema)
             connection.execute(delete(item).where(item.c.bulk_id.in_(some)))
@@ -203,7 +206,13 @@ def _old(rest: Rest, before: datetime, schema: str | None) -> tuple[Table, Colum
         case Rest.SIGNALS:
             signal = in_schema(saga_signal, schema)
             gone = ~exists().where(saga.c.id == signal.c.saga_id)
-            return signal, and_(signal.c.arrived_at < before, _is_pending(signal.c), gone)
+            return signal, and_(signal.c.arrived_at < before, _untaken(signal.c), gone)
+
+
+def count_rest(connection: Connection, rest: Rest, before: datetime, *, schema: str | None = None) -> int:
+    """How many rows `purge_rest` would delete. Reads only."""
+    table, old = _old(rest, before, schema)
+    return connection.scalar(select(func.count()).select_from(table).where(old)) or 0
 
 
 def count_ended(
@@ -212,9 +221,9 @@ def count_ended(
     """How many trees, and how many sagas in them, `lock_ended` would find if it found all. Reads only."""
     root = in_schema(saga_instance, schema).alias("root")
     member, signal = in_schema(saga_instance, schema).alias("member"), in_schema(saga_signal, schema)
-    told = exists().where(signal.c.saga_id == member.c.id, _is_pending(signal.c), ~signal.c.kind.startswith(UPGRADE))
+    told = exists().where(signal.c.saga_id == member.c.id, _to_be_told(signal.c))
     child = member.c.root_id == root.c.id
-    itself = exists().where(signal.c.saga_id == root.c.id, _is_pending(signal.c), ~signal.c.kind.startswith(UPGRADE))
+    itself = exists().where(signal.c.saga_id == root.c.id, _to_be_told(signal.c))
     goes_on = exists().where(child, or_(member.c.status.not_in(_TERMINAL), told))
     size = select(func.count()).where(child).scalar_subquery()
     going = (root.c.parent_id.is_(None), root.c.status == status.value, root.c.ended_at < before, ~itself, ~goes_on)
@@ -222,5 +231,6 @@ def count_ended(
     return trees, trees + int(children)
 
 
-def _some(ids: Sequence[T]) -> Iterator[Sequence[T]]:
+def in_lots(ids: Sequence[T]) -> Iterator[Sequence[T]]:
+    """A few hundred at a time: the parameters of a statement are bounded."""
     return (ids[first : first + _AT_ONCE] for first in range(0, len(ids), _AT_ONCE))

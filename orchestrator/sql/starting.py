@@ -100,9 +100,13 @@ def _taken(
     holder = connection.execute(held.with_for_update() if reuse else held).scalar_one()
     if not reuse or holder == saga.id or not _has_ended(connection, holder, schema):
         return holder, False
-    connection.execute(update(key).where(*mine).values(saga_id=saga.id, created_at=saga.started_at))
+    connection.execute(update(key).where(*mine).values(_taken_over(saga)))
     connection.execute(_insert(connection.dialect.name, schema), values)
     return saga.id, True
+
+
+def _taken_over(saga: SagaInstance) -> dict[str, Any]:
+    return {"saga_id": saga.id, "created_at": saga.started_at, "purged_at": None, "ended_as": None}
 
 
 def _has_ended(connection: Connection, saga_id: UUID, schema: str | None) -> bool:

@@ -31,6 +31,7 @@ from orchestrator.status import (
     get_saga,
     history_of,
     list_sagas,
+    missing,
     scanned,
     timeline_of,
 )
@@ -158,7 +159,7 @@ async def saga(request: Request, saga_id: SagaId) -> SagaRow:
     database = web_of(request).database
     row = await database.read(lambda c: get_saga(c, saga_id, schema=database.schema))
     if row is None:
-        raise UnknownSaga(saga_id)
+        raise await database.read(lambda c: missing(c, saga_id, schema=database.schema))
     return row
 
 

@@ -13,7 +13,6 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy import Connection
 
-from orchestrator.errors import UnknownSaga
 from orchestrator.evidence import Evidence, read_evidence
 from orchestrator.failures import MOST_FAILURES, failures
 from orchestrator.graph_svg import svg
@@ -21,7 +20,7 @@ from orchestrator.instance import SagaStatus
 from orchestrator.payloads import payloads_of
 from orchestrator.recorded import Recorded, read_recorded
 from orchestrator.sql.search import Found, saga_names
-from orchestrator.status import AuditRow, SagaFilter, SagaRow, TimelineRow, get_saga, list_sagas, timeline_of
+from orchestrator.status import AuditRow, SagaFilter, SagaRow, TimelineRow, get_saga, list_sagas, missing, timeline_of
 from orchestrator.web import bulk
 from orchestrator.web.access import Reader, access_of
 from orchestrator.web.api import Where
@@ -171,7 +170,7 @@ def _known_of(connection: Connection, saga_id: UUID, asked: UUID | None, schema:
     evidence = read_evidence(connection, saga_id, schema=schema)
     recorded = read_recorded(connection, saga_id, schema=schema)
     if evidence is None or recorded is None:
-        raise UnknownSaga(saga_id)
+        raise missing(connection, saga_id, schema=schema)
     answer = next((row for row in recorded.audit if asked and row.signal_id == asked), None)
     return _Known(mark, evidence, recorded, timeline_of(connection, saga_id, schema=schema), answer)
 

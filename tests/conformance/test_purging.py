@@ -200,7 +200,7 @@ TABLES = [
 
 async def rows(kept: Kept, table: str) -> int:
     async with kept.store.engine.connect() as connection:
-        return int((await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one())  # noqa: S608
+        return int((await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one())
 
 
 async def test_nothing_of_a_saga_stays_but_its_key_and_its_audit(in_sql: Kept) -> None:
