@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Row, select
 from orchestrator.instance import Direction, Pin, SagaStatus, StepStatus
 from orchestrator.payloads import payloads_of
 from orchestrator.recorded import Recorded, RecordedStep
+from orchestrator.redacted import Redaction
 from orchestrator.registry import SagaRegistry
 from orchestrator.retention import EndedTree
 from orchestrator.rising_ids import new_id
@@ -34,6 +35,7 @@ from orchestrator.store import StoreTransaction
 FORMAT: Final = 1
 """Of the lines; fields may be added to it."""
 _LEFT_OUT: Final = {"state", "revision", "wake_at", "seq", "current_step", "deadline", "paused_at"}
+_FOR_PEOPLE: Final = {"error_text", "send_error", "text", "reason", "refused"}
 _LEFT_OUT_OF_STEPS: Final = {"saga_id", "body", "reply", "memo", "send_after", "waiting_key", "updated_at"}
 
 
@@ -107,21 +109,22 @@ def _read_some(connection: Connection, saga_ids: Sequence[UUID], schema: str | N
 
 def document_of(stored: Stored, registry: SagaRegistry) -> Mapping[str, Any]:
     """One line: the columns by their names, state and messages as JSON and without secrets."""
-    payloads = payloads_of(_recorded(stored), registry)
+    redaction = Redaction()
+    payloads = payloads_of(_recorded(stored), registry, redaction)
     return {
         "format": FORMAT,
-        **_fields(stored.saga, _LEFT_OUT),
+        **_fields(stored.saga, _LEFT_OUT, redaction),
         "state": _json(payloads.state),
         "steps": [
             {
-                **_fields(row, _LEFT_OUT_OF_STEPS),
+                **_fields(row, _LEFT_OUT_OF_STEPS, redaction),
                 "sent": _json(message.sent),
                 "received": _json(message.received),
             }
             for row, message in zip(stored.steps, payloads.messages, strict=True)
         ],
-        "history": [_fields(row, {"saga_id"}) for row in stored.history],
-        "audit": [_fields(row, {"saga_id"}) for row in stored.audit],
+        "history": [_fields(row, {"saga_id"}, redaction) for row in stored.history],
+        "audit": [_fields(row, {"saga_id"}, redaction) for row in stored.audit],
     }
 
 
@@ -148,13 +151,22 @@ def _recorded(stored: Stored) -> Recorded:
     return Recorded(row.id, pin, SagaStatus(row.status), row.state, row.started_at, row.updated_at, steps, (), ())
 
 
-def _fields(row: Row[Any], left_out: set[str]) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in row._mapping.items() if name not in left_out}
+def _fields(row: Row[Any], left_out: set[str], redaction: Redaction) -> dict[str, Any]:
+    columns = row._mapping
+    return {name: _plain(name, value, redaction) for name, value in columns.items() if name not in left_out}
 
 
-def _plain(value: Any) -> Any:
-    """Ids and instants in the text that the database has on SQLite."""
-    return str(value) if isinstance(value, UUID) else instant_text(value) if isinstance(value, datetime) else value
+def _plain(name: str, value: Any, redaction: Redaction) -> Any:
+    """Ids and instants in the text that the database has on SQLite; secrets out of what is written for people."""
+    match value:
+        case UUID():
+            return str(value)
+        case datetime():
+            return instant_text(value)
+        case str() if name in _FOR_PEOPLE:
+            return redaction.prose(value)
+        case _:
+            return value
 
 
 def _json(text: str | None) -> Any:

@@ -47,12 +47,18 @@ class Payloads:
     hidden: str = ""
 
 
-def payloads_of(recorded: Recorded, registry: SagaRegistry | None) -> Payloads:
-    """Show what may be shown."""
+def payloads_of(recorded: Recorded, registry: SagaRegistry | None, redaction: Redaction | None = None) -> Payloads:
+    """Show what may be shown.
+
+    Args:
+        recorded: all that is stored of the saga.
+        registry: has its definition, or not.
+        redaction: knows all its secrets afterwards.
+    """
     saga = None if registry is None else registry.find(recorded.pin)
     if saga is None:
         return Payloads(None, (), HIDDEN)
-    redaction = Redaction()
+    redaction = redaction or Redaction()
     _all_of(redaction, saga, recorded)  # from then on every secret is known, also where it stands in another field
     return _all_of(redaction, saga, recorded)
 

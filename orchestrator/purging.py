@@ -9,7 +9,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -78,7 +79,7 @@ class Purger:
         self._store, self._retention, self._archive = store, retention, archive
         self._batch, self._per_second, self._pause = batch, per_second, pause
 
-    async def run(self) -> AsyncIterator[Purged]:
+    async def run(self) -> AsyncGenerator[Purged]:
         """Go through all that may go now, and tell what each transaction deleted. Whoever stops listening stops it."""
         async with self._store.transaction() as tx:
             now = await tx.now()
@@ -89,7 +90,7 @@ class Purger:
             async for purged in self._rest(rest, now - kept):
                 yield purged
 
-    async def _sagas(self, status: SagaStatus, before: datetime) -> AsyncIterator[Purged]:
+    async def _sagas(self, status: SagaStatus, before: datetime) -> AsyncGenerator[Purged]:
         place: Place | None = None
         while True:
             began = time.monotonic()
@@ -100,22 +101,24 @@ class Purger:
                 await tx.purge(trees)
                 failpoints.reached("purge.deleted")
             failpoints.reached("purge.committed")
+            took = time.monotonic() - began
             count = sum(len(tree.sagas) for tree in trees)
             yield Purged(Counter({status: count}), left=found.left, not_archived=len(found.trees) - len(trees))
             if found.further is None:
                 return
             place = found.further
-            await self._rested(count, time.monotonic() - began)
+            await self._rested(count, took)
 
-    async def _rest(self, rest: Rest, before: datetime) -> AsyncIterator[Purged]:
+    async def _rest(self, rest: Rest, before: datetime) -> AsyncGenerator[Purged]:
         while True:
             began = time.monotonic()
             async with self._store.transaction() as tx:
                 count = await tx.purge_rest(rest, before=before, limit=self._batch)
+            took = time.monotonic() - began
             yield Purged(rest=Counter({rest: count}))
             if count < self._batch:
                 return
-            await self._rested(count, time.monotonic() - began)
+            await self._rested(count, took)
 
     async def _rested(self, count: int, took: float) -> None:
         await self._pause(max(count / self._per_second - took, took))
@@ -151,10 +154,11 @@ class Housekeeping:
 
     async def _turn(self, *, until: float) -> Purged:
         all_of_it = Purged()
-        async for purged in self._purger.run():
-            all_of_it += purged
-            if time.monotonic() >= until:
-                break
+        async with aclosing(self._purger.run()) as turn:
+            async for purged in turn:
+                all_of_it += purged
+                if time.monotonic() >= until:
+                    break
         return all_of_it
 
 

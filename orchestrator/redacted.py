@@ -7,6 +7,7 @@ stand-in wherever it occurs, so that what belonged together still does.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from types import UnionType
 from typing import Annotated, Any, Union, cast, get_args, get_origin
@@ -25,6 +26,13 @@ class Redaction:
     def text(self, cls: type[BaseModel], body: str) -> str:
         """A body of this class as JSON text without secrets, and without what was a secret elsewhere before."""
         return json.dumps(self._known(self._of([cls], json.loads(body or "{}"))), ensure_ascii=False)
+
+    def prose(self, text: str) -> str:
+        """A text for people without any secret seen so far, wherever that stands in it."""
+        if not self._stand_ins:
+            return text
+        secrets = sorted(self._stand_ins, key=len, reverse=True)
+        return re.sub("|".join(map(re.escape, secrets)), lambda found: self._stand_ins[found[0]], text)
 
     def _known(self, value: Any) -> Any:
         """The same without the text of any secret seen so far."""

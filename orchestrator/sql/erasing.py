@@ -43,25 +43,26 @@ def erase(
     blank = [one for one, row in found.items() if one in going or row.root_id in going]
     for some in in_lots(blank):
         _blank(connection, some, schema)
-    now = datetime.now(UTC)
-    entries = {one: refused[one] or "" for one in found if one in blank or refused.get(one)}
+    entries = dict.fromkeys(blank, "") | {one: why for one, why in refused.items() if why}
+    _note(connection, entries, found, reason, by, schema)
+    return refused
+
+
+def _note(
+    connection: Connection,
+    entries: Mapping[UUID, str],
+    found: Mapping[UUID, Any],
+    reason: str,
+    by: str,
+    schema: str | None,
+) -> None:
+    asked = {"at": datetime.now(UTC), "action": "erase", "by": by, "reason": reason}
     rows = [
-        {
-            "id": new_id(),
-            "saga_id": one,
-            "at": now,
-            "action": "erase",
-            "by": by,
-            "reason": reason,
-            "before": found[one].status,
-            "after": found[one].status,
-            "refused": why,
-        }
+        {"id": new_id(), "saga_id": one, "before": found[one].status, "after": found[one].status, "refused": why}
         for one, why in entries.items()
     ]
     if rows:
-        connection.execute(insert(in_schema(saga_audit, schema)), rows)
-    return refused
+        connection.execute(insert(in_schema(saga_audit, schema)), [row | asked for row in rows])
 
 
 def _with_children(connection: Connection, saga_ids: Sequence[UUID], schema: str | None) -> Mapping[UUID, Any]:

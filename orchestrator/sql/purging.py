@@ -13,7 +13,22 @@ from itertools import accumulate, chain
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, exists, func, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    Select,
+    Table,
+    Update,
+    and_,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from orchestrator.instance import Pin, SagaStatus
 from orchestrator.retention import TERMINAL, EndedTree, EndedTrees, Place, Rest
@@ -41,15 +56,20 @@ from orchestrator.sql.tables import (
 T = TypeVar("T")
 
 _TERMINAL: Final = [status.value for status in TERMINAL]
+_LONGEST_CLAIM: Final = timedelta(days=1)
 _AT_ONCE: Final = 500
 """Ids, or keys, in one statement."""
-_HANGS_ON_A_SAGA: Final = (saga_step, saga_attempt, saga_item, saga_search, saga_signal, saga_history, saga_unmatched)
+_HANGS_ON_A_SAGA: Final = (
+    *(saga_step, saga_attempt, saga_item, saga_search, saga_signal),
+    *(saga_history, saga_unmatched, saga_lock),
+)
 
 
 def claim_purge(connection: Connection, now: datetime, every: timedelta, schema: str | None) -> bool:
-    """One statement."""
+    """One statement. A claim that is far ahead is that of a clock which was wrong."""
     installation = in_schema(saga_installation, schema)
-    free = or_(installation.c.purge_at.is_(None), installation.c.purge_at <= now)
+    until = installation.c.purge_at
+    free = or_(until.is_(None), until <= now, until > now + every + _LONGEST_CLAIM)
     return bool(connection.execute(update(installation).where(free).values(purge_at=now + every)).rowcount)
 
 
@@ -138,37 +158,43 @@ def _to_be_told(signal: Any) -> ColumnElement[bool]:
 
 
 def purge(connection: Connection, trees: Sequence[EndedTree], now: datetime, schema: str | None) -> None:
-    """A dozen statements, and the database's own look at what refers to the sagas."""
-    keys = [tree.key for tree in trees if tree.key is not None]
-    for some in in_lots(keys):
-        _remember_ends(connection, some, [tree.id for tree in trees], now, schema)
-    lock, saga = in_schema(saga_lock, schema), in_schema(saga_instance, schema)
+    """For each few hundred sagas one statement, in which all tables lose their rows; on SQLite one for each table."""
+    saga = in_schema(saga_instance, schema)
+    keys = {tree.id: tree.key for tree in trees if tree.key is not None}
     for ids in in_lots([one for tree in trees for one in tree.sagas]):
-        for table in _HANGS_ON_A_SAGA:
-            hanging = in_schema(table, schema)
-            connection.execute(delete(hanging).where(hanging.c.saga_id.in_(ids)))
-        connection.execute(delete(lock).where(lock.c.saga_id.in_(ids)))
-        _let_events_go(connection, ids, now, schema)
-        connection.execute(delete(saga).where(saga.c.id.in_(ids)))
+        held = [keys[one] for one in ids if one in keys]
+        first = [*_remembering_ends(held, ids, now, schema), *_hanging(ids, schema), *_letting_go(ids, now, schema)]
+        last = delete(saga).where(saga.c.id.in_(ids))
+        if connection.dialect.name == "postgresql":
+            last = last.add_cte(*(one.cte(f"part_{number}") for number, one in enumerate(first)))
+            first = []
+        for statement in (*first, last):
+            connection.execute(statement)
 
 
-def _remember_ends(
-    connection: Connection, keys: Sequence[tuple[str, str]], ids: Sequence[UUID], now: datetime, schema: str | None
-) -> None:
+def _remembering_ends(
+    keys: Sequence[tuple[str, str]], ids: Sequence[UUID], now: datetime, schema: str | None
+) -> Iterator[Update]:
     """A key that another saga has taken over since is left alone."""
     key, saga = in_schema(saga_key, schema), in_schema(saga_instance, schema)
-    status = select(saga.c.status).where(saga.c.id == key.c.saga_id).scalar_subquery()
-    theirs = (tuple_(key.c.name, key.c.business_key).in_(keys), key.c.saga_id.in_(ids))
-    connection.execute(update(key).where(*theirs).values(purged_at=now, ended_as=status))
+    if keys:
+        status = select(saga.c.status).where(saga.c.id == key.c.saga_id).scalar_subquery()
+        theirs = (tuple_(key.c.name, key.c.business_key).in_(keys), key.c.saga_id.in_(ids))
+        yield update(key).where(*theirs).values(purged_at=now, ended_as=status)
 
 
-def _let_events_go(connection: Connection, saga_ids: Sequence[UUID], now: datetime, schema: str | None) -> None:
-    """Those that may still come again stay, as ones that nobody looks for and that go once they have expired."""
+def _hanging(ids: Sequence[UUID], schema: str | None) -> Iterator[Delete]:
+    for table in _HANGS_ON_A_SAGA:
+        hanging = in_schema(table, schema)
+        yield delete(hanging).where(hanging.c.saga_id.in_(ids))
+
+
+def _letting_go(ids: Sequence[UUID], now: datetime, schema: str | None) -> Iterator[Delete | Update]:
+    """Events that may still come again stay, as ones that nobody looks for and that go once they have expired."""
     event = in_schema(saga_event, schema)
-    theirs = event.c.consumed_by.in_(saga_ids)
-    connection.execute(delete(event).where(theirs, event.c.expires_at <= now))
-    spent: dict[str, Any] = {"wire_name": "", "body": "", "consumed_at": None, "consumed_by": None}
-    connection.execute(update(event).where(theirs).values(spent))
+    theirs, expired = event.c.consumed_by.in_(ids), event.c.expires_at <= now
+    yield delete(event).where(theirs, expired)
+    yield update(event).where(theirs, ~expired).values(wire_name="", body="", consumed_at=None, consumed_by=None)
 
 
 def purge_rest(connection: Connection, rest: Rest, before: datetime, limit: int, schema: str | None) -> int:

@@ -74,13 +74,13 @@ async def start(kept: Kept, *sagas: SagaInstance) -> None:
             await tx.start(saga)
 
 
-async def purged(kept: Kept, *, batch: int = 100, **days: float) -> Purged:
+async def purged(kept: Kept, **days: float) -> Purged:
     """Purge once: what is kept how many days."""
     named = {status.value: status for status in SagaStatus}
     rests = {rest.value: rest for rest in Rest}
     sagas = {named[name]: number * DAY for name, number in days.items() if name in named}
     rest = {rests[name]: number * DAY for name, number in days.items() if name in rests}
-    purger = Purger(kept.store, Retention(sagas, rest), batch=batch, pause=_no_pause)
+    purger = Purger(kept.store, Retention(sagas, rest), pause=_no_pause)
     return sum([one async for one in purger.run()], Purged())
 
 
@@ -288,6 +288,8 @@ async def test_one_process_at_a_time_claims_the_purge_and_a_dead_ones_claim_ends
     assert [await claimed(), await claimed()] == [True, False]
     in_sql.clock.move(HOUR)
     assert [await claimed(), await claimed()] == [True, False]
+    in_sql.clock.move(-9 * DAY)
+    assert [await claimed(), await claimed()] == [True, False], "the clock was wrong"
 
 
 async def test_where_to_look_on_passes_by_what_was_left(kept: Kept) -> None:
