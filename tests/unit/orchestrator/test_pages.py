@@ -50,7 +50,9 @@ def test_the_page_about_architecture_names_every_failpoint() -> None:
     sources = [path for package in ("messaging", "orchestrator") for path in (ROOT / package).rglob("*.py")]
     found = {name for path in sources for name in re.findall(r'\breached\("([^"]+)"\)', path.read_text("utf-8"))}
 
-    assert found == set(re.findall(r"`((?:engine|participant|relay|dead_letters)\.\w+)`", page("architecture.md")))
+    assert found == set(
+        re.findall(r"`((?:engine|participant|relay|purge|dead_letters)\.\w+)`", page("architecture.md"))
+    )
 
 
 def test_the_page_of_commands_names_every_command() -> None:
