@@ -116,6 +116,8 @@ async def loaded(options: Namespace, engine: AsyncEngine, url: str) -> AsyncGene
         try:
             yield ends
         finally:
+            if load.done():
+                load.result()  # raises what ended it
             load.cancel()
             await asyncio.gather(load, return_exceptions=True)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, RowMapping, select
 
 from orchestrator.instance import Direction, Pin, SagaStatus, StepStatus
 from orchestrator.payloads import payloads_of
@@ -73,15 +73,18 @@ class FileArchive:
 
 
 class Stored:
-    """The rows of one saga."""
+    """The rows of one saga, by the table."""
 
-    __slots__ = ("audit", "history", "saga", "steps")
+    __slots__ = ("rows", "saga")
 
-    def __init__(self, saga: Row[Any]) -> None:
+    def __init__(self, saga: RowMapping) -> None:
         self.saga = saga
-        self.steps: list[Row[Any]] = []
-        self.history: list[Row[Any]] = []
-        self.audit: list[Row[Any]] = []
+        self.rows: defaultdict[str, list[RowMapping]] = defaultdict(list)
+
+    @property
+    def steps(self) -> Sequence[RowMapping]:
+        """In order of their beginning."""
+        return self.rows[saga_step.name]
 
 
 def read_stored(connection: Connection, saga_ids: Sequence[UUID], *, schema: str | None = None) -> list[Stored]:
@@ -91,20 +94,14 @@ def read_stored(connection: Connection, saga_ids: Sequence[UUID], *, schema: str
 
 def _read_some(connection: Connection, saga_ids: Sequence[UUID], schema: str | None) -> list[Stored]:
     saga = in_schema(saga_instance, schema)
-    rows = {row.id: Stored(row) for row in connection.execute(select(saga).where(saga.c.id.in_(saga_ids)))}
-    for name, source, order in (
-        ("steps", saga_step, ("seq", "branch")),
-        ("history", saga_history, ("id",)),
-        ("audit", saga_audit, ("id",)),
-    ):
+    found = connection.execute(select(saga).where(saga.c.id.in_(saga_ids))).mappings()
+    stored = {row["id"]: Stored(row) for row in found}
+    for source, order in ((saga_step, ("seq", "branch")), (saga_history, ("id",)), (saga_audit, ("id",))):
         table = in_schema(source, schema)
-        found: defaultdict[UUID, list[Row[Any]]] = defaultdict(list)
         ordered = select(table).where(table.c.saga_id.in_(saga_ids)).order_by(*(table.c[one] for one in order))
-        for row in connection.execute(ordered):
-            found[row.saga_id].append(row)
-        for saga_id, own in found.items():
-            setattr(rows[saga_id], name, own)
-    return [rows[saga_id] for saga_id in saga_ids]
+        for row in connection.execute(ordered).mappings():
+            stored[row["saga_id"]].rows[source.name].append(row)
+    return [stored[saga_id] for saga_id in saga_ids]
 
 
 def document_of(stored: Stored, registry: SagaRegistry) -> Mapping[str, Any]:
@@ -123,37 +120,37 @@ def document_of(stored: Stored, registry: SagaRegistry) -> Mapping[str, Any]:
             }
             for row, message in zip(stored.steps, payloads.messages, strict=True)
         ],
-        "history": [_fields(row, {"saga_id"}, redaction) for row in stored.history],
-        "audit": [_fields(row, {"saga_id"}, redaction) for row in stored.audit],
+        "history": [_fields(row, {"saga_id"}, redaction) for row in stored.rows[saga_history.name]],
+        "audit": [_fields(row, {"saga_id"}, redaction) for row in stored.rows[saga_audit.name]],
     }
 
 
 def _recorded(stored: Stored) -> Recorded:
     row = stored.saga
-    pin = Pin(row.name, row.version, row.fingerprint)
+    pin = Pin(row["name"], row["version"], row["fingerprint"])
     steps = [
         RecordedStep(
-            one.step,
-            Direction(one.direction),
-            one.branch,
-            StepStatus(one.status),
-            one.wire_name,
-            one.round,
-            one.sent_at is not None,
-            one.body,
-            one.reply,
-            one.error_code,
-            one.started_at,
-            one.ended_at,
+            one["step"],
+            Direction(one["direction"]),
+            one["branch"],
+            StepStatus(one["status"]),
+            one["wire_name"],
+            one["round"],
+            one["sent_at"] is not None,
+            one["body"],
+            one["reply"],
+            one["error_code"],
+            one["started_at"],
+            one["ended_at"],
         )
         for one in stored.steps
     ]
-    return Recorded(row.id, pin, SagaStatus(row.status), row.state, row.started_at, row.updated_at, steps, (), ())
+    status = SagaStatus(row["status"])
+    return Recorded(row["id"], pin, status, row["state"], row["started_at"], row["updated_at"], steps, (), ())
 
 
-def _fields(row: Row[Any], left_out: set[str], redaction: Redaction) -> dict[str, Any]:
-    columns = row._mapping
-    return {name: _plain(name, value, redaction) for name, value in columns.items() if name not in left_out}
+def _fields(row: RowMapping, left_out: set[str], redaction: Redaction) -> dict[str, Any]:
+    return {name: _plain(name, value, redaction) for name, value in row.items() if name not in left_out}
 
 
 def _plain(name: str, value: Any, redaction: Redaction) -> Any:

@@ -75,7 +75,7 @@ def claim_purge(connection: Connection, now: datetime, every: timedelta, schema:
 
 def ended(
     status: SagaStatus, before: datetime, after: Place | None, limit: int, schema: str | None = None
-) -> Select[Any]:
+) -> Select[Any, Any, Any, Any, Any, Any]:
     """First sagas that have ended so, along an index of their own."""
     saga = in_schema(saga_instance, schema).c
     which = [saga.parent_id.is_(None), saga.status == status.value, saga.ended_at < before]

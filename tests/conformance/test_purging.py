@@ -65,7 +65,8 @@ def over(status: SagaStatus = COMPLETED, **changes: Any) -> SagaInstance:
 
 def child_of(parent: SagaInstance, **changes: Any) -> SagaInstance:
     root = parent.parent.root if parent.parent else parent.id
-    return over(**{"parent": Parent(parent.id, root, "Insuring")} | changes)
+    fields: dict[str, Any] = {"parent": Parent(parent.id, root, "Insuring"), **changes}
+    return over(**fields)
 
 
 async def start(kept: Kept, *sagas: SagaInstance) -> None:
