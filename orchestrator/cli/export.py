@@ -58,11 +58,15 @@ def export(
 
 async def _read(settings: OrchestratorSettings, saga_id: UUID) -> Recorded:
     from orchestrator.cli.database import opened
-    from orchestrator.errors import UnknownSaga
+    from orchestrator.errors import SagaErased
     from orchestrator.recorded import read_recorded
+    from orchestrator.sql.erasing import ERASED
+    from orchestrator.status import missing
 
     async with opened(settings) as engine, engine.connect() as connection:
         recorded = await connection.run_sync(read_recorded, saga_id, schema=settings.database_schema)
-    if recorded is None:
-        raise UnknownSaga(saga_id)
+        if recorded is None:
+            raise await connection.run_sync(missing, saga_id, schema=settings.database_schema)
+    if recorded.state == ERASED:
+        raise SagaErased(saga_id)
     return recorded

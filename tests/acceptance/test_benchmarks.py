@@ -78,6 +78,17 @@ def test_a_stalled_service_takes_no_more_memory_the_more_waits(amqp_url: str) ->
     assert len(ratios) == 2 and all(0.85 < ratio < 1.15 for ratio in ratios)
 
 
+@pytest.mark.torture
+def test_a_purge_beside_sagas_that_run_is_measured(postgres_url: str) -> None:
+    few = ["--ended", "300", "--rounds", "1", "--seconds", "1", "--in-flight", "20"]
+
+    told = run("benchmarks.purging", "--postgres", postgres_url, *few)
+
+    ended, deleted, _, ratio = told.splitlines()[2].split("|")[1:-1]
+    assert ended.strip() == "300" and int(deleted) > 0 and float(ratio) > 0
+    assert "ix_saga_instance_ended" in told
+
+
 def run(module: str, *arguments: str) -> str:
     """What a benchmark prints, once it has ended well."""
     command = [sys.executable, "-m", module, *arguments]
