@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from orchestrator.event_starts import STARTED_NOTHING
 from orchestrator.instance import SagaInstance, SagaStatus
 from orchestrator.memory.rows import Rows
 from orchestrator.retention import EndedTree, EndedTrees, Place, Rest
@@ -87,7 +88,7 @@ class PurgeRows(Rows):
             expired = [
                 one
                 for one, kept in tables.events.items()
-                if kept.consumed_by is None and kept.arrived_at + kept.event.keep_for < before
+                if kept.consumed_by in (None, STARTED_NOTHING) and kept.arrived_at + kept.event.keep_for < before
             ][:limit]
             for event_id in expired:
                 event = tables.events[event_id].event

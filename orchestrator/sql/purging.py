@@ -30,6 +30,7 @@ from sqlalchemy import (
     update,
 )
 
+from orchestrator.event_starts import STARTED_NOTHING
 from orchestrator.instance import Pin, SagaStatus
 from orchestrator.retention import TERMINAL, EndedTree, EndedTrees, Place, Rest
 from orchestrator.signal_codec import UPGRADE
@@ -216,7 +217,8 @@ def _old(rest: Rest, before: datetime, schema: str | None) -> tuple[Table, Colum
     match rest:
         case Rest.EVENTS:
             event = in_schema(saga_event, schema)
-            return event, and_(event.c.consumed_at.is_(None), event.c.expires_at < before)
+            of_nobody = or_(event.c.consumed_by.is_(None), event.c.consumed_by == STARTED_NOTHING)
+            return event, and_(of_nobody, event.c.expires_at < before)
         case Rest.UNMATCHED:
             unmatched = in_schema(saga_unmatched, schema)
             return unmatched, unmatched.c.arrived_at < before

@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
+from orchestrator.event_starts import STARTED_NOTHING
 from orchestrator.instance import Item, Parent, SagaInstance, SagaStatus
 from orchestrator.purging import Purged, Purger
 from orchestrator.retention import Place, Rest, Retention
@@ -252,14 +253,16 @@ async def test_an_event_a_purged_saga_consumed_is_known_as_a_copy_until_it_expir
 
 async def test_what_nobody_took_goes_by_its_age(in_sql: Kept) -> None:
     async with in_sql.store.transaction() as tx:
-        await tx.add_events([ReceivedEvent("e-1", "payment-captured", "42", "{}", HOUR)])
+        events = [ReceivedEvent(f"e-{number}", "payment-captured", "42", "{}", HOUR) for number in range(2)]
+        [_, started_nothing] = await tx.add_events(events)
+        await tx.consume_events({started_nothing: STARTED_NOTHING})
         await tx.add_unmatched([UnmatchedMessage("m-1", "unknown", b"?", "{}")])
         await tx.add_signals([NewSignal(UUID(int=7), "cancel", "{}")])
     all_rest = {rest.value: 1.0 for rest in Rest}
     in_sql.clock.move(DAY + HOUR)
     assert (await purged(in_sql, **all_rest)).rest == Counter({Rest.UNMATCHED: 1, Rest.SIGNALS: 1})
     in_sql.clock.move(SECOND)
-    assert (await purged(in_sql, **all_rest)).rest == Counter({Rest.EVENTS: 1})
+    assert (await purged(in_sql, **all_rest)).rest == Counter({Rest.EVENTS: 2})
 
 
 async def test_purgers_that_work_at_once_delete_each_saga_once_and_pass_over_what_an_engine_holds(
