@@ -129,7 +129,7 @@ class Bank(Replica):
     async def answer(
         self, saga_id: UUID, step: type[Step[Any, Any]], outcome: str = "success", *, undo: bool = False
     ) -> None:
-        await self.reply(await self.command(saga_id, step, undo=undo), outcome)
+        await self.reply(await self.command(saga_id, step, undo=undo), outcome=outcome)
         await self.settle()
 
     async def waits_for_locks(self, saga_id: UUID, step: type[Step[Any, Any]]) -> bool:
