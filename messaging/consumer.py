@@ -17,6 +17,7 @@ from messaging.outage import Outage
 from messaging.processing import Processing
 from messaging.service import Service
 from messaging.settling import Settling
+from messaging.splitting import subscribed
 from messaging.transport import Subscription, Transport
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class ServiceRunner:
         service, transport = self._service, self._transport
         await transport.declare([service.queue_spec()])
         around = composed((*self._middleware, *service.middleware))
-        subscription = await transport.subscribe(service.name, prefetch_messages=service.prefetch_messages)
+        subscription = await subscribed(transport, service.name, prefetch_messages=service.prefetch_messages)
         self._subscription = subscription
         self._settling = Settling(transport, subscription)
         self._handling = Handling(service, self._threads, around, self._limits, self._settling.told)

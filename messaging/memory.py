@@ -55,6 +55,7 @@ class MemoryTransport:
             delays=False,
             detects_unroutable=True,
             dead_letters=True,
+            parts=True,
         )
 
     def full_name(self, queue: str) -> str:
@@ -256,19 +257,23 @@ class MemorySubscription:
 
     async def retry_later(self, delivery: Delivery, after: timedelta) -> None:
         """Put it back at the queue's end when `after` has passed."""
-        entry = self._unsettled.pop(delivery.tag, None)
+        entry = self._unsettled.get(delivery.tag)
         if entry is not None:
-            self._queue.put_later(entry, after)
-            self._queue.wake()
+            self._queue.put_later(_meant(delivery, entry), after)
+            self._settle(delivery)
 
     async def dead_letter(self, delivery: Delivery, reason: str, detail: str = "") -> None:
         """Move it to the queue's dead letters."""
         entry = self._unsettled.get(delivery.tag)
         if entry is not None:
-            await self._queue.bury(entry, reason, detail)
-            if self._unsettled.pop(delivery.tag, None) is not None:
+            await self._queue.bury(_meant(delivery, entry), reason, detail)
+            if self._settle(delivery):
                 entry.settle()
-            self._queue.wake()
+
+    def _settle(self, delivery: Delivery) -> bool:
+        """Forget what has been moved; whether there was something. A part leaves what it came with unsettled."""
+        self._queue.wake()
+        return delivery.part is None and self._unsettled.pop(delivery.tag, None) is not None
 
     async def backlog(self) -> int:
         """How many messages are in the queue and not yet taken."""
@@ -287,3 +292,10 @@ class MemorySubscription:
         entries = list(self._unsettled.values())
         self._unsettled.clear()
         return entries
+
+
+def _meant(delivery: Delivery, entry: Entry) -> Entry:
+    """What is to be moved: the entry, or of a part a new one."""
+    if delivery.part is None:
+        return entry
+    return Entry(delivery.envelope, entry.destination, attempt=delivery.attempt)

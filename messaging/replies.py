@@ -11,6 +11,7 @@ from typing import Final
 from messaging import envelope as wire
 from messaging.envelope import Envelope
 from messaging.errors import TransportError
+from messaging.splitting import subscribed
 from messaging.transport import Delivery, QueueSpec, Subscription, Transport
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Replies:
         async with self._starting:
             if self._subscription is None:
                 await self._transport.declare([self._spec])
-                self._subscription = await self._transport.subscribe(self._queue, prefetch_messages=_AT_ONCE)
+                self._subscription = await subscribed(self._transport, self._queue, prefetch_messages=_AT_ONCE)
                 self._reading = asyncio.create_task(self._read(self._subscription))
         return self._transport.full_name(self._queue)
 

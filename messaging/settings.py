@@ -116,6 +116,11 @@ class MessagingSettings(LayeredSettings):
     pymessagingframework_queues: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
         default=(), description="Queues of services on PyMessagingFramework 2.x, with commas between them"
     )
+    coalesce_to: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        default=(),
+        description="Queues to which commands of sagas, and answers, leave up to 50 in one message, with commas "
+        "between them; all that consume them must be services or orchestrators of sagasmith that know batches",
+    )
     cloud_events_source: str = Field(
         default="", description="Have events carry CloudEvents' ce-* headers as well, from this source: a URI or a path"
     )

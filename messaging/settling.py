@@ -7,7 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
@@ -31,6 +31,11 @@ class _Ended:
     delivery: Delivery | None
     """What to acknowledge; None for an interim answer."""
     reply: Outgoing | None
+
+    @property
+    def alone(self) -> _Ended:
+        """The same, whose reply may not share a message with others any more."""
+        return self if self.reply is None else replace(self, reply=replace(self.reply, may_join=False))
 
 
 class Settling:
@@ -73,10 +78,10 @@ class Settling:
         while True:
             await self._something.wait()
             batch = [self._ended.popleft() for _ in range(min(len(self._ended), _AT_ONCE))]
-            left: list[_Ended] = batch
             try:
                 left = await self._settle(batch)
             except Exception:
+                left = [ended.alone for ended in batch]
                 logger.exception("%d deliveries could not be settled; trying again", len(batch))
             self._ended.extendleft(reversed(left))
             tries = tries + 1 if left else 0
@@ -99,7 +104,7 @@ class Settling:
             if error is None:
                 handled.append(ended)
             elif isinstance(error, NotConfirmed) or not await self._bury(ended, error):
-                again.append(ended)
+                again.append(ended.alone)
         done_with = [ended.delivery for ended in handled if ended.delivery is not None]
         if done_with:
             await self._subscription.ack(done_with)
@@ -145,4 +150,4 @@ def reply_to_command(command: Envelope, answer: Answer | None) -> Outgoing | Non
         error_code=answer.error_code,
         deadline_seconds=answer.deadline_seconds,
     )
-    return Outgoing(envelope, to_reply(command.reply_to))
+    return Outgoing(envelope, to_reply(command.reply_to), may_join=True)

@@ -44,6 +44,8 @@ class Promises:
     """A mandatory message to nowhere ends as `Unroutable`."""
     dead_letters: bool
     """What is dead-lettered can be read from the queue `dead_letter_queue(name)`."""
+    parts: bool = False
+    """A part of a delivery (`Delivery.part`) is put off and dead-lettered alone; where false, there are no batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +100,25 @@ class Outgoing:
     until_handled: bool = False
     """Confirm only when every consumer it was routed to has settled it (transports that do not
     survive a restart; others ignore it). For messages whose only durable copy is the sender's outbox."""
+    may_join: bool = False
+    """May share one message of the broker with others to the same queue, where its consumers are known to take
+    batches (`messaging.coalescing`). Only a first send may: what was refused, or may have been sent, goes alone."""
     ordering_key: str = ""
     """An outbox sends the messages of one key one after the other, in the order they were written.
     Transports ignore it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which item of a batch a delivery is, counted from 1."""
+
+    number: int
+    of: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether none comes after it."""
+        return self.number == self.of
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +137,8 @@ class Delivery:
     redelivered: bool = False
     problem: str = ""
     """Why it cannot be read at all, else empty."""
+    part: Part | None = None
+    """Set on one message of a batch: tag and epoch are the batch's, the envelope is its own."""
 
 
 class Subscription(Protocol):
@@ -155,6 +175,8 @@ class Subscription(Protocol):
     async def retry_later(self, delivery: Delivery, after: timedelta) -> None:
         """Have it delivered again to this queue, not before `after`, with `attempt` one higher.
 
+        Of a part, its envelope alone; the delivery that it came with stays unsettled.
+
         Raises:
             PublishError: it could not be put off. The delivery is as unsettled as before.
         """
@@ -163,7 +185,8 @@ class Subscription(Protocol):
     async def dead_letter(self, delivery: Delivery, reason: str, detail: str = "") -> None:
         """Move it to the queue's dead letters with its raw body, its properties and the notes of `dead_letter_notes`.
 
-        Settled only after the dead letter is stored. Killed in between, it is in both places.
+        Settled only after the dead letter is stored. Killed in between, it is in both places. Of a part, its
+        envelope alone; the delivery that it came with stays unsettled.
 
         Raises:
             PublishError: it could not be stored. The delivery is as unsettled as before.

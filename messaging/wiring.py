@@ -25,14 +25,28 @@ def transport_from(settings: MessagingSettings, *, app_id: str = "") -> Transpor
         app_id: who this process is, where the settings do not say.
 
     Raises:
-        SettingsError: the client library of that broker is not installed, or a setting of TLS cannot be used.
+        SettingsError: the client library of that broker is not installed, or a setting of TLS cannot be used, or
+            batches would go to a queue of another framework.
     """
-    transport, dialects = bare_transport_from(settings, app_id=app_id), _dialects(settings)
+    transport, dialects = _coalescing(settings, bare_transport_from(settings, app_id=app_id)), _dialects(settings)
     if not dialects:
         return transport
     from messaging.dialects import Speaking
 
     return Speaking(transport, *dialects)
+
+
+def _coalescing(settings: MessagingSettings, transport: Transport) -> Transport:
+    if not settings.coalesce_to:
+        return transport
+    if foreign := sorted({*settings.coalesce_to} & {*settings.pymessagingframework_queues}):
+        raise SettingsError(
+            f"MESSAGING_COALESCE_TO and MESSAGING_PYMESSAGINGFRAMEWORK_QUEUES both name {', '.join(foreign)}: "
+            "PyMessagingFramework takes no batches. Take it out of one of them"
+        )
+    from messaging.coalescing import Coalescing
+
+    return Coalescing(transport, settings.coalesce_to, max_body_bytes=settings.max_body_bytes)
 
 
 def _dialects(settings: MessagingSettings) -> list[Dialect]:

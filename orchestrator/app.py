@@ -218,13 +218,13 @@ def _keep_dead_letters(transport: Transport, engine: AsyncEngine, schema: str | 
     """Dead letters outlive the process: in memory nobody else keeps them."""
     from sqlalchemy.ext.asyncio import async_sessionmaker
 
-    from messaging.dialects import Speaking
+    from messaging.around import bare
     from messaging.memory import MemoryTransport
     from messaging.sql.dead_letters import SqlDeadLetters
 
-    bare = transport.inner if isinstance(transport, Speaking) else transport
-    if isinstance(bare, MemoryTransport):
-        bare.keep_dead_letters(SqlDeadLetters(async_sessionmaker(engine), schema=schema).keep)
+    broker = bare(transport)
+    if isinstance(broker, MemoryTransport):
+        broker.keep_dead_letters(SqlDeadLetters(async_sessionmaker(engine), schema=schema).keep)
 
 
 def _migrate_embedded(settings: OrchestratorSettings) -> None:

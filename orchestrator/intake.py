@@ -68,7 +68,8 @@ class Intake:
         await self.subscription.ack(deliveries)
         self._looked_empty = 0
         if self._ahead is not None:
-            self._ahead -= len(deliveries)
+            # In messages of the broker, as it was counted: a batch is one.
+            self._ahead -= sum(delivery.part is None or delivery.part.is_last for delivery in deliveries)
 
     def fell_behind(self) -> None:
         """Tell that handling stood still for a while: deadlines wait again."""

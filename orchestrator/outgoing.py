@@ -50,7 +50,7 @@ def command_message(
         app_id=APP_ID,
         headers=headers,
     )
-    return Outgoing(envelope, to_queue(record.participant))
+    return Outgoing(envelope, to_queue(record.participant), may_join=command.send_attempts <= 1)
 
 
 def event_message(event: Event, saga: SagaInstance) -> Outgoing:

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from messaging.codec import Limits
 from messaging.errors import TopologyMismatch
-from messaging.transport import Binding, QueueSpec, Transport
+from messaging.splitting import subscribed
+from messaging.transport import Binding, QueueSpec, Subscription, Transport
 from orchestrator import nudge
 from orchestrator.engine import Engine, EngineSettings
 from orchestrator.errors import InstallationMismatch
@@ -101,6 +102,7 @@ class OrchestratorService:
         self._queues, self._tokens = Queues(installation), tokens
         self._watching = Watching(watchers) if watchers else None
         self._tasks: list[asyncio.Task[None]] = []
+        self._subscriptions: list[Subscription] = []
         self._loop: EngineLoop | None = None
 
     async def start(self) -> None:
@@ -168,7 +170,8 @@ class OrchestratorService:
 
     async def _intake(self, queue: str, wake: asyncio.Event) -> Intake:
         prefetch = self._settings.prefetch_messages
-        subscription = await self._transport.subscribe(queue, prefetch_messages=prefetch)
+        subscription = await subscribed(self._transport, queue, prefetch_messages=prefetch)
+        self._subscriptions.append(subscription)
         return Intake(subscription, wake, prefetch=prefetch, catch_up_limit=self._settings.seconds("catch_up_limit"))
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -208,4 +211,6 @@ class OrchestratorService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        await asyncio.gather(*(subscription.close() for subscription in self._subscriptions), return_exceptions=True)
+        self._subscriptions.clear()
         self._loop = None

@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeAlias
 
+from messaging.around import TransportAround
 from messaging.errors import PublishError
-from messaging.transport import Outgoing, Promises, QueueSpec, Subscription, Transport
+from messaging.transport import Outgoing, Transport
 
 Dialect: TypeAlias = Callable[[Outgoing], Outgoing]
 """Puts a message into other words, or returns it as it is."""
 
 
-class Speaking:
+class Speaking(TransportAround):
     """Another transport, and dialects that every message passes on its way out, in this order.
 
         bus = Bus(Speaking(transport, CloudEvents("/shop")))
@@ -23,44 +24,15 @@ class Speaking:
     """
 
     def __init__(self, transport: Transport, *dialects: Dialect) -> None:
-        self._transport, self._dialects = transport, dialects
-
-    @property
-    def inner(self) -> Transport:
-        """The other transport."""
-        return self._transport
-
-    @property
-    def promises(self) -> Promises:
-        """Those of the other transport."""
-        return self._transport.promises
-
-    def full_name(self, queue: str) -> str:
-        """The queue's name on the wire."""
-        return self._transport.full_name(queue)
-
-    async def open(self) -> None:
-        """Open the other transport."""
-        await self._transport.open()
-
-    async def declare(self, queues: Sequence[QueueSpec]) -> None:
-        """Create queues, exchanges and bindings."""
-        await self._transport.declare(queues)
+        super().__init__(transport)
+        self._dialects = dialects
 
     async def publish(self, messages: Sequence[Outgoing], *, timeout: timedelta) -> list[PublishError | None]:
         """Publish all, each in the words of its reader."""
         spoken = [self._spoken(message) for message in messages]
-        told = await self._transport.publish([one for one in spoken if isinstance(one, Outgoing)], timeout=timeout)
+        told = await super().publish([one for one in spoken if isinstance(one, Outgoing)], timeout=timeout)
         outcome = iter(told)
         return [next(outcome) if isinstance(one, Outgoing) else one for one in spoken]
-
-    async def subscribe(self, queue: str, *, prefetch_messages: int) -> Subscription:
-        """Consume a declared queue."""
-        return await self._transport.subscribe(queue, prefetch_messages=prefetch_messages)
-
-    async def close(self) -> None:
-        """Close the other transport."""
-        await self._transport.close()
 
     def _spoken(self, message: Outgoing) -> Outgoing | PublishError:
         spoken = message

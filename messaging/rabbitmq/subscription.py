@@ -157,8 +157,7 @@ class RabbitSubscription:
             return
         moved = properties.put_off(taken_apart(arrival.properties), delivery.attempt + 1, arrival.address)
         outcome = await (self._delayed(arrival, moved, after) if after else self._move(arrival, self._full, moved))
-        self._raise_unless_moved(delivery, "the delay queue" if after else self._full, outcome)
-        await self._settle([delivery])
+        await self._moved(delivery, "the delay queue" if after else self._full, outcome)
 
     async def _delayed(self, arrival: Arrival, moved: bytes, after: timedelta) -> str | None:
         queue = await self._topology.delay_queue(self._name, after)
@@ -182,8 +181,7 @@ class RabbitSubscription:
         if outcome == RETURNED:
             queue = await self._topology.dead_letters(self._name)
             outcome = await self._move(arrival, queue, moved)
-        self._raise_unless_moved(delivery, queue, outcome)
-        await self._settle([delivery])
+        await self._moved(delivery, queue, outcome)
 
     async def backlog(self) -> int:
         """How many messages are ready in the broker or in the buffer and not yet taken."""
@@ -227,10 +225,13 @@ class RabbitSubscription:
         await consumer.give_back([(tag, False) for tag in tags])
 
     def _arrival(self, delivery: Delivery) -> Arrival | None:
-        """The message as it came; None when the delivery is of a past channel or settled."""
+        """The message as it came, or of a part as if it had come alone; None when of a past channel, or settled."""
         arrival = self._unsettled.kept(delivery.tag) if delivery.epoch == self._epoch else None
         if arrival is None:
             self._log_dropped([delivery])
+        elif delivery.part is not None:
+            envelope = delivery.envelope
+            return arrival._replace(properties=properties.encoded(envelope, envelope.app_id), body=envelope.body)
         return arrival
 
     async def _move(self, arrival: Arrival, queue: str, moved: bytes) -> str | None:
@@ -238,9 +239,12 @@ class RabbitSubscription:
         parcel = Parcel(message_id, "", queue, True, moved, arrival.body)
         return await self._publisher.move(parcel, _MOVE_TIMEOUT)
 
-    def _raise_unless_moved(self, delivery: Delivery, queue: str, outcome: str | None) -> None:
+    async def _moved(self, delivery: Delivery, queue: str, outcome: str | None) -> None:
+        """Settle what has been moved; a part leaves what it came with unsettled."""
         if outcome is not None:
             raise error_of(delivery.envelope.message_id, str(Destination(queue)), outcome)
+        if delivery.part is None:
+            await self._settle([delivery])
 
     async def _settle(self, deliveries: Sequence[Delivery]) -> None:
         consumer, epoch = self._consumer, self._epoch

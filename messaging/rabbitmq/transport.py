@@ -85,6 +85,7 @@ class RabbitTransport:
             delays=True,
             detects_unroutable=True,
             dead_letters=True,
+            parts=True,
         )
 
     @property

@@ -76,17 +76,17 @@ class Consumer:
         settled: int = await scripts.run(self.client, scripts.ACK, [self.queue.stream], *arguments)
         return settled
 
-    async def put_off(self, entry: bytes, attempt: int, after: timedelta) -> bool:
-        """Have an entry come again later; false when it was not in our hands any more."""
+    async def put_off(self, entry: bytes, attempt: int, after: timedelta, part: Sequence[bytes] = ()) -> bool:
+        """Have an entry, or the fields of a part of it, come again later; false when it was not in our hands."""
         keys = [self.queue.stream, self.queue.delayed]
         delay = max(0, _milliseconds(after))
-        return bool(await scripts.run(self.client, scripts.PUT_OFF, keys, self.name, entry, attempt, delay))
+        return bool(await scripts.run(self.client, scripts.PUT_OFF, keys, self.name, entry, attempt, delay, *part))
 
-    async def bury(self, entry: bytes, reason: str, detail: str) -> bool:
-        """Move an entry to the dead letters; false when it was not in our hands any more."""
+    async def bury(self, entry: bytes, reason: str, detail: str, part: Sequence[bytes] = ()) -> bool:
+        """Move an entry, or the fields of a part of it, to the dead letters; false when it was not in our hands."""
         keys = [self.queue.stream, self.queue.dead]
         words = (self.name, entry, bounded_reason(reason), bounded_detail(detail), _now())
-        return bool(await scripts.run(self.client, scripts.BURY, keys, *words))
+        return bool(await scripts.run(self.client, scripts.BURY, keys, *words, *part))
 
     async def give_back(self, keep: Sequence[bytes]) -> None:
         """Let anybody have what is in our hands, but for some, as if we had not had it."""

@@ -23,6 +23,7 @@ HEADERS: Final = b"headers"
 TIMESTAMP: Final = b"timestamp"
 ATTEMPT: Final = b"attempt"
 HANDLING: Final = b"handling"
+PUT_OFF: Final = b"put-off"
 EXCHANGE: Final = b"exchange"
 ROUTING_KEY: Final = b"routing-key"
 

@@ -60,6 +60,13 @@ local function in_hand(stream, consumer, id)
   return found[1] and found[1][2]
 end
 
+-- The same, or of a part of it the fields that came as arguments from the nth on; and whether it is a part.
+local function meant(stream, consumer, id, n)
+  local fields = in_hand(stream, consumer, id)
+  if not fields or #ARGV < n then return fields, false end
+  return {unpack(ARGV, n)}, true
+end
+
 -- The fields but for some, and the one that tells whom to count down.
 local function without(fields, names)
   local kept, handling = {}, ''
@@ -87,7 +94,8 @@ local NOTES = {['dead-letter-reason'] = true, ['dead-letter-detail'] = true, ['d
   ['dead-letter-attempts'] = true, ['dead-letter-queue'] = true, ['dead-letter-exchange'] = true,
   ['dead-letter-routing-key'] = true, attempt = true, handling = true}
 
-local function bury(stream, dead, id, fields, reason, detail, time, deliveries)
+-- Leaves the entry itself as it is; returns whom to count down when that is settled.
+local function bury(stream, dead, fields, reason, detail, time, deliveries)
   local letter, handling = without(fields, NOTES)
   local put_off = (tonumber(value_of(fields, 'attempt') or '') or 1) - 1
   for _, word in ipairs({'dead-letter-reason', reason, 'dead-letter-detail', detail, 'dead-letter-time', time,
@@ -98,7 +106,7 @@ local function bury(stream, dead, id, fields, reason, detail, time, deliveries)
   end
   redis.call('XADD', dead, '*', unpack(letter))
   inherit_expiry(stream, dead)
-  settle(stream, id, handling)
+  return handling
 end
 
 -- The consumers that are no more, with how many deliveries each left behind.
@@ -251,7 +259,8 @@ for _, consumer in ipairs(gone(KEYS[1], KEYS[3], ARGV[1], tonumber(ARGV[2]))) do
       local moved = redis.call('XCLAIM', KEYS[1], KEYS[1], ARGV[1], 0, entry[1])[1]
       if moved and limit and entry[4] > limit then
         local detail = 'came back ' .. entry[4] .. ' times'
-        bury(KEYS[1], KEYS[4], entry[1], moved[2], 'delivery-limit', detail, ARGV[4], entry[4])
+        local handling = bury(KEYS[1], KEYS[4], moved[2], 'delivery-limit', detail, ARGV[4], entry[4])
+        settle(KEYS[1], entry[1], handling)
       elseif moved then
         claimed[#claimed + 1] = {entry[1], entry[4] + 1, moved[2]}
       end
@@ -268,32 +277,33 @@ for i = 1, #ARGV, 2 do count = count + settle(KEYS[1], ARGV[i], ARGV[i + 1]) end
 return count
 """)
 
-# KEYS stream, delayed; ARGV me, id, next attempt, delay in ms. Returns whether it was in hand.
+# KEYS stream, delayed; ARGV me, id, next attempt, delay in ms, fields of a part. Returns whether it was in hand.
 PUT_OFF: Final = Script.of("""
-local fields = in_hand(KEYS[1], ARGV[1], ARGV[2])
+local fields, is_part = meant(KEYS[1], ARGV[1], ARGV[2], 5)
 if not fields then return 0 end
 local message = without(fields, {attempt = true, ['put-off'] = true})
 message[#message + 1] = 'attempt'
 message[#message + 1] = ARGV[3]
 local delay = tonumber(ARGV[4])
 if delay > 0 then
-  -- The id tells equal messages apart.
+  -- The id, and of a part its number, tell equal messages apart.
   message[#message + 1] = 'put-off'
-  message[#message + 1] = ARGV[2]
+  message[#message + 1] = ARGV[2] .. (is_part and value_of(fields, 'put-off') or '')
   redis.call('ZADD', KEYS[2], now_ms() + delay, cmsgpack.pack(message))
   inherit_expiry(KEYS[1], KEYS[2])
 else
   redis.call('XADD', KEYS[1], '*', unpack(message))
 end
-settle(KEYS[1], ARGV[2], '')
+if not is_part then settle(KEYS[1], ARGV[2], '') end
 return 1
 """)
 
-# KEYS stream, dead; ARGV me, id, reason, detail, now in ISO 8601. Returns whether it was in hand.
+# KEYS stream, dead; ARGV me, id, reason, detail, now in ISO 8601, fields of a part. Returns whether it was in hand.
 BURY: Final = Script.of("""
-local fields = in_hand(KEYS[1], ARGV[1], ARGV[2])
+local fields, is_part = meant(KEYS[1], ARGV[1], ARGV[2], 6)
 if not fields then return 0 end
-bury(KEYS[1], KEYS[2], ARGV[2], fields, ARGV[3], ARGV[4], ARGV[5], 1)
+local handling = bury(KEYS[1], KEYS[2], fields, ARGV[3], ARGV[4], ARGV[5], 1)
+if not is_part then settle(KEYS[1], ARGV[2], handling) end
 return 1
 """)
 

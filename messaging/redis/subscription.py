@@ -139,14 +139,14 @@ class RedisSubscription:
         """Keep it among the delayed messages of the queue until it is due, then settle it: both in one step."""
         arrival, consumer = self._in_hand(delivery), self._consumer
         if arrival is not None and consumer is not None:
-            await self._moved(delivery, consumer.put_off(arrival.entry, delivery.attempt + 1, after))
+            await self._moved(delivery, consumer.put_off(arrival.entry, delivery.attempt + 1, after, _part(delivery)))
             self._hurry.set()
 
     async def dead_letter(self, delivery: Delivery, reason: str, detail: str = "") -> None:
         """Move it to the dead letters in one step."""
         arrival, consumer = self._in_hand(delivery), self._consumer
         if arrival is not None and consumer is not None:
-            await self._moved(delivery, consumer.bury(arrival.entry, reason, detail))
+            await self._moved(delivery, consumer.bury(arrival.entry, reason, detail, _part(delivery)))
 
     async def backlog(self) -> int:
         """How many messages are ready in the server or in the buffer and not yet taken."""
@@ -215,8 +215,9 @@ class RedisSubscription:
             raise NotConfirmed(
                 delivery.envelope.message_id, str(Destination(self.queue)), self._client.server.told(problem)
             ) from problem
-        self._held.pop(delivery.tag, None)
-        await self._has_settled()
+        if delivery.part is None:
+            self._held.pop(delivery.tag, None)
+            await self._has_settled()
 
     async def _pay(self, consumer: Consumer) -> None:
         """Acknowledge what is settled."""
@@ -328,3 +329,12 @@ class RedisSubscription:
 
 def _handling(arrival: Arrival) -> bytes:
     return fields.by_name(arrival.fields).get(fields.HANDLING, b"")
+
+
+def _part(delivery: Delivery) -> list[bytes]:
+    """The fields of a part, which the server does not have by themselves; of a whole delivery none."""
+    if delivery.part is None:
+        return []
+    envelope = delivery.envelope
+    encoded = fields.encoded(envelope, envelope.app_id, Destination(delivery.queue))
+    return [*encoded, fields.PUT_OFF, b".%d" % delivery.part.number]

@@ -81,6 +81,7 @@ class RedisTransport:
             delays=True,
             detects_unroutable=True,
             dead_letters=True,
+            parts=True,
         )
 
     def full_name(self, queue: str) -> str:
