@@ -1,6 +1,6 @@
 """What runs in a process of its own beside a measured run: the participants, or a second orchestrator.
 
-python -m benchmarks.beside participants|orchestrator BROKER PREFIX DATABASE
+python -m benchmarks.beside participants|orchestrator BROKER PREFIX DATABASE [coalesced]
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from benchmarks.ends import Ends
 from benchmarks.workloads import SERVICES, orchestrator
 from messaging.settings import MessagingSettings
 from orchestrator import running
+from orchestrator.service import Queues
 from orchestrator.settings import OrchestratorSettings
 
 
@@ -28,6 +29,7 @@ async def beside(
 ) -> AsyncGenerator[int]:
     """Run one for as long as the block lasts; gives its id, and tells how many sagas it has ended."""
     command = [sys.executable, "-m", "benchmarks.beside", role, options.broker, options.prefix, options.database]
+    command += ["coalesced"] if options.coalesced else []
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     await process.stdout.readline()
@@ -54,11 +56,17 @@ async def _tell(ends: Ends) -> None:
         told = ends.count
 
 
-async def main(role: str, broker: str, prefix: str, database: str) -> None:
+def bus_settings(broker: str, prefix: str, *, coalesced: bool) -> MessagingSettings:
+    """Where messages go, and whether they go many at a time."""
+    queues = (*(service.name for service in SERVICES), Queues("main").replies) if coalesced else ()
+    return MessagingSettings(broker_url=SecretStr(broker), prefix=prefix, coalesce_to=queues)
+
+
+async def main(role: str, broker: str, prefix: str, database: str, coalesced: str = "") -> None:
     """Serve until SIGTERM; prints a line once ready, then, as an orchestrator, how many sagas have ended."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    messaging = MessagingSettings(broker_url=SecretStr(broker), prefix=prefix)
+    messaging = bus_settings(broker, prefix, coalesced=bool(coalesced))
     settings = OrchestratorSettings(database_url=SecretStr(database))
     app, ends = orchestrator(), Ends()
     app.use(ends)

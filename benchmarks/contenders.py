@@ -12,6 +12,7 @@ from benchmarks.bus.contenders import python_of
 
 BASE: Final = "bare aio-pika"
 BASE_ALONE: Final = f"{BASE}, one at a time"
+COALESCED: Final = "..., coalesced"
 _DBOS: Final = "dbos==3.4.0"
 
 
@@ -70,8 +71,10 @@ def _amount(options: argparse.Namespace, share: float, in_flight: int) -> list[s
 _OURS: Final = (
     _bare(BASE, 1, 200),
     _distributed("RabbitMQ + PostgreSQL", 1, 200),
+    _distributed(COALESCED, 1, 200, "--coalesced"),
     _distributed("..., two orchestrators", 1, 200, "--orchestrators", "2"),
     _distributed("..., refused at step 3, two undos", 0.5, 200, "--saga", "refused"),
+    _distributed("..., refused, coalesced", 0.5, 200, "--saga", "refused", "--coalesced"),
     _distributed("..., ten steps at once", 0.2, 50, "--saga", "parallel"),
     _distributed("..., ForEach of 500 items", 0.001, 2, "--saga", "items"),
     _embedded("embedded (memory, SQLite)", 1, 200),

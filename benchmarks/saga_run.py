@@ -20,11 +20,10 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from benchmarks.beside import beside
+from benchmarks.beside import beside, bus_settings
 from benchmarks.ends import Ends
 from benchmarks.numbers import Cpu, percentile
 from benchmarks.workloads import SERVICES, WORKLOADS, Workload, orchestrator
-from messaging.settings import MessagingSettings
 from orchestrator import nudge, running
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.sql.connecting import ConnectionSettings, connect
@@ -43,6 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sagas", type=int, default=2000)
     parser.add_argument("--in-flight", type=int, default=200)
     parser.add_argument("--orchestrators", type=int, choices=[1, 2], default=1)
+    parser.add_argument("--coalesced", action="store_true", help="commands and answers up to 50 in one message")
     parser.add_argument("--database", default="")
     parser.add_argument("--broker", default="memory://")
     parser.add_argument("--prefix", default="bench.")
@@ -89,7 +89,7 @@ def _instant(value: datetime | str) -> datetime:
 async def measure(options: argparse.Namespace) -> dict[str, float]:
     """Run it."""
     settings = OrchestratorSettings(database_url=SecretStr(options.database))
-    messaging = MessagingSettings(broker_url=SecretStr(options.broker), prefix=options.prefix)
+    messaging = bus_settings(options.broker, options.prefix, coalesced=options.coalesced)
     engine = connect(options.database, ConnectionSettings())
     app, ends, others = orchestrator(), Ends(), list[int]()
     app.use(ends)

@@ -94,13 +94,15 @@ class Splitting:
 
     async def retry_later(self, delivery: Delivery, after: timedelta) -> None:
         """Have it delivered again later; an item, as a plain message."""
-        await self._inner.retry_later(delivery, after)
-        await self._has_left(delivery)
+        if self._is_unsettled(delivery):
+            await self._inner.retry_later(delivery, after)
+            await self._has_left(delivery)
 
     async def dead_letter(self, delivery: Delivery, reason: str, detail: str = "") -> None:
         """Move it to the dead letters; an item, as a plain message."""
-        await self._inner.dead_letter(delivery, reason, detail)
-        await self._has_left(delivery)
+        if self._is_unsettled(delivery):
+            await self._inner.dead_letter(delivery, reason, detail)
+            await self._has_left(delivery)
 
     async def backlog(self) -> int:
         """How many are not yet taken; batches that nobody has looked into count as one."""
@@ -145,14 +147,24 @@ class Splitting:
             self._open.clear()
             self._ready.clear()
 
+    def _batch_of(self, delivery: Delivery) -> _Batch | None:
+        """The batch that an unsettled item came in; None for everything else."""
+        batch = self._open.get(delivery.tag)
+        if batch is None or delivery.part is None or batch.delivery.epoch != delivery.epoch:
+            return None
+        return batch if delivery.part.number in batch.unsettled else None
+
+    def _is_unsettled(self, delivery: Delivery) -> bool:
+        return delivery.part is None or self._batch_of(delivery) is not None
+
     def _settled(self, delivery: Delivery) -> Delivery | None:
         """What the broker is to be told now: itself, the batch whose last unsettled item it was, or nothing."""
         if delivery.part is None:
             return delivery
-        batch = self._open.get(delivery.tag)
-        if batch is None or batch.delivery.epoch != delivery.epoch:
+        batch = self._batch_of(delivery)
+        if batch is None:
             return None
-        batch.unsettled.discard(delivery.part.number)
+        batch.unsettled.remove(delivery.part.number)
         if batch.unsettled:
             return None
         del self._open[delivery.tag]

@@ -8,11 +8,21 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from messaging.coalescing import Coalescing
 from messaging.dead_letters import DeadLetter, Selection, found, purge, replay
-from messaging.envelope import Envelope, to_subscribers
+from messaging.envelope import Envelope, to_queue, to_subscribers
 from messaging.errors import TransportError, UnknownQueue, Unroutable
-from messaging.transport import Binding, Subscription, dead_letter_queue
-from tests.conformance.transport_backends import RabbitBackend, TransportBackend, a_message, eventually, send, take
+from messaging.splitting import subscribed
+from messaging.transport import Binding, Outgoing, Subscription, dead_letter_queue
+from tests.conformance.transport_backends import (
+    SOON,
+    RabbitBackend,
+    TransportBackend,
+    a_message,
+    eventually,
+    send,
+    take,
+)
 
 
 async def died(backend: TransportBackend, *messages: Envelope, reason: str = "no use", queue: str = "orders") -> None:
@@ -55,6 +65,26 @@ async def test_a_dead_letter_is_found_with_all_that_is_known_of_it(backend: Tran
     assert letter.died_at is not None and before <= letter.died_at <= datetime.now(UTC)
     assert letter.exchange.endswith("events") and letter.routing_key == "orders.paid"
     assert await backend.transport.dead_letter_count("orders") == 1
+
+
+async def test_an_item_of_a_batch_is_found_and_replayed_as_a_message_of_its_own(backend: TransportBackend) -> None:
+    await backend.declare("orders")
+    sent = [a_message(b'{"n": %d}' % number, message_id=f"m-{number}", headers={"n": number}) for number in range(3)]
+    joined = [Outgoing(message, to_queue("orders"), may_join=True) for message in sent]
+    assert await Coalescing(backend.transport, {"orders"}).publish(joined, timeout=SOON) == [None] * 3
+    subscription = await subscribed(backend.transport, "orders", prefetch_messages=10)
+    first, useless, last = await take(subscription, 3)
+    await subscription.dead_letter(useless, "no use", "why no use")
+    await subscription.ack([first, last])
+
+    (letter,) = await found(backend.transport, "orders")
+    assert (letter.id, letter.envelope, letter.attempts) == ("m-1", sent[1], 1)
+    (outcome,) = await replay(backend.transport, "orders")
+    assert outcome.error is None
+    (again,) = await take(subscription, 1)
+    assert (again.envelope, again.attempt, again.part) == (sent[1], 1, None)
+    await subscription.ack([again])
+    await subscription.close()
 
 
 async def test_looking_takes_nothing_and_changes_no_order_however_often(backend: TransportBackend) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -16,15 +17,18 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from messaging import envelope as wire
 from messaging.bus import Bus
+from messaging.coalescing import Coalescing
+from messaging.compose import compose_command
 from messaging.context import Context
+from messaging.envelope import to_queue
 from messaging.memory import MemoryTransport
 from messaging.messages import Accepted, Command, Event, Failure, Reply
 from messaging.outbox import Relay, RelaySettings
 from messaging.service import Service
 from messaging.sql import SqlOutbox, tables
-from messaging.transport import Binding, QueueSpec
+from messaging.transport import Binding, Outgoing, QueueSpec
 from tests.conformance.sql_backends import Sessions, dialect_of, sessions
-from tests.unit.messaging.support import decode_body, noticing, running
+from tests.unit.messaging.support import REPLIES, decode_body, noticing, running
 
 __all__ = ["sessions"]
 
@@ -103,6 +107,29 @@ async def test_a_repeated_order_is_done_once_and_answered_to_whoever_asks_now(wi
     assert again.envelope.type == "charged"
     assert again.envelope.correlation_id != first.correlation_id
     assert await charged(with_charges) == ["c1"]
+
+
+async def test_an_order_that_comes_twice_in_batches_is_done_once_and_fails_alone(with_charges: Sessions) -> None:
+    headers = [as_order(f"saga-{number}/Charging/action#1") for number in range(4)]
+    charged_once, refused, evil, other = (
+        compose_command(Charge(charge=f"c{n}", cents=cents), reply_to=REPLIES, headers=headers[n])
+        for n, cents in enumerate((1, 13, 66, 1))
+    )
+    async with running(payments(with_charges)) as asking:
+        joining = Coalescing(asking.transport, {"payments"})
+        for batch in ([charged_once, charged_once, refused, evil], [charged_once, other, refused]):
+            messages = [Outgoing(envelope, to_queue("payments"), may_join=True) for envelope in batch]
+            assert await joining.publish(messages, timeout=timedelta(seconds=30)) == [None] * len(batch)
+        replies = [await asyncio.wait_for(asking.reply(), 60) for _ in range(7)]
+
+    told = Counter((reply.correlation_id, reply.text_header(wire.OUTCOME)) for reply in replies)
+    assert told == {
+        (charged_once.message_id, "success"): 3,
+        (refused.message_id, "failure"): 2,
+        (evil.message_id, "retry"): 1,
+        (other.message_id, "success"): 1,
+    }
+    assert await charged(with_charges) == ["c0", "c1", "c3"]
 
 
 async def test_a_stored_refusal_is_repeated_with_its_code(with_charges: Sessions) -> None:

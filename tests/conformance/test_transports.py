@@ -7,12 +7,17 @@ from datetime import timedelta
 
 import pytest
 
+from messaging.coalescing import Coalescing
 from messaging.dialects import Speaking
 from messaging.errors import PublishError, TransportError, Unroutable
 from messaging.memory import MemoryTransport
+from messaging.splitting import subscribed
 from messaging.testing.transports import TransportBackend, TransportSuite
 from messaging.testing.transports.backend import a_message, bodies, send, take
-from messaging.transport import Outgoing, Promises, QueueSpec
+from messaging.testing.transports.consuming import ConsumingSuite
+from messaging.testing.transports.publishing import PublishingSuite
+from messaging.testing.transports.routing import RoutingSuite
+from messaging.transport import Outgoing, Promises, QueueSpec, Subscription
 
 
 class TestTransports(TransportSuite):
@@ -37,6 +42,36 @@ class TestSpeaking(TransportSuite):
     @pytest.fixture
     async def backend(self) -> AsyncIterator[SpeakingBackend]:
         backend = SpeakingBackend()
+        await backend.transport.open()
+        yield backend
+        await backend.close()
+
+
+class JoiningAndSplitting(Coalescing):
+    """As a process has it whose settings name queues, and whose services and orchestrators take batches apart."""
+
+    async def subscribe(self, queue: str, *, prefetch_messages: int) -> Subscription:
+        return await subscribed(self.inner, queue, prefetch_messages=prefetch_messages)
+
+
+class CoalescingBackend(TransportBackend):
+    transport: JoiningAndSplitting
+
+    def __init__(self) -> None:
+        self.transport = JoiningAndSplitting(MemoryTransport(), {"orders"})
+
+    async def restarted(self) -> JoiningAndSplitting:
+        await self.transport.close()
+        await self.transport.open()
+        return self.transport
+
+
+class TestCoalescing(PublishingSuite, ConsumingSuite, RoutingSuite):
+    """Plain messages between batches are kept as well as without."""
+
+    @pytest.fixture
+    async def backend(self) -> AsyncIterator[CoalescingBackend]:
+        backend = CoalescingBackend()
         await backend.transport.open()
         yield backend
         await backend.close()

@@ -15,9 +15,11 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from messaging import envelope as wire
+from messaging.coalescing import Coalescing
 from messaging.compose import compose_command
 from messaging.envelope import Envelope, to_queue
 from messaging.rabbitmq import RabbitTransport
+from messaging.splitting import subscribed
 from messaging.sql import create_tables
 from messaging.transport import Binding, Outgoing, QueueSpec, Subscription, dead_letter_queue
 from tests.integration.killed_participant import Charge, charges, own
@@ -66,6 +68,7 @@ async def surroundings(
     monkeypatch.setenv("DATABASE_URL", postgres_database)
     monkeypatch.setenv("MESSAGING_BROKER_URL", broker.url)
     monkeypatch.setenv("MESSAGING_PREFIX", prefix)
+    monkeypatch.setenv("MESSAGING_COALESCE_TO", "replies")
     for name in ("payments", "replies", "mailer"):
         broker.queue(f"{prefix}{name}")
         broker.queue(f"{prefix}{dead_letter_queue(name)}")
@@ -87,7 +90,7 @@ async def test_killed_at_any_line_it_charges_once_and_answers_and_tells(
     surroundings: RabbitTransport, postgres_database: str, failpoint: str
 ) -> None:
     transport = surroundings
-    replies = await transport.subscribe("replies", prefetch_messages=1)
+    replies = await subscribed(transport, "replies", prefetch_messages=1)
     mailer = await transport.subscribe("mailer", prefetch_messages=1)
     order = compose_command(Charge(number="4711"), reply_to=transport.full_name("replies"))
 
@@ -106,9 +109,36 @@ async def test_killed_at_any_line_it_charges_once_and_answers_and_tells(
     await engine.dispose()
 
 
+@pytest.mark.parametrize(
+    "failpoint", ["participant.claimed:3", pytest.param("participant.replied", marks=pytest.mark.torture)]
+)
+async def test_killed_in_the_middle_of_a_batch_it_charges_each_once_and_answers_all(
+    surroundings: RabbitTransport, postgres_database: str, failpoint: str
+) -> None:
+    transport = surroundings
+    replies = await subscribed(transport, "replies", prefetch_messages=100)
+    orders = [compose_command(Charge(number=str(n)), reply_to=transport.full_name("replies")) for n in range(8)]
+    joined = [Outgoing(order, to_queue("payments"), may_join=True) for order in orders]
+
+    async with participant(failpoint) as process:
+        joining = Coalescing(transport, {"payments"})
+        assert await joining.publish(joined, timeout=timedelta(seconds=WAIT)) == [None] * 8
+        assert await asyncio.wait_for(process.wait(), WAIT) == -signal.SIGKILL
+    answered: set[str] = set()
+    async with participant():
+        while len(answered) < len(orders):
+            answered.add((await one(replies)).correlation_id)
+
+    assert answered == {order.message_id for order in orders}
+    engine = create_async_engine(postgres_database)
+    async with engine.connect() as connection:
+        assert sorted(await connection.scalars(select(charges.c.number))) == [str(n) for n in range(8)]
+    await engine.dispose()
+
+
 async def test_it_ends_on_sigterm_with_everything_settled(surroundings: RabbitTransport) -> None:
     transport = surroundings
-    replies = await transport.subscribe("replies", prefetch_messages=100)
+    replies = await subscribed(transport, "replies", prefetch_messages=100)
     async with participant() as process:
         orders = [compose_command(Charge(number=str(n)), reply_to=transport.full_name("replies")) for n in range(200)]
         await transport.publish(

@@ -10,7 +10,7 @@ import pytest
 from messaging import envelope as wire
 from messaging.codec import DEFAULT_LIMITS
 from messaging.envelope import Envelope
-from messaging.errors import NotConfirmed, Unroutable
+from messaging.errors import NotConfirmed, PublishError, Unroutable
 from messaging.transport import Delivery, Outgoing
 from orchestrator.incoming import Reply as ReplyItem
 from orchestrator.incoming import read_reply
@@ -144,6 +144,31 @@ async def test_a_publish_that_was_not_confirmed_is_sent_again_with_the_same_id(b
     await bench.publish()
 
     assert [m.envelope.message_id for m in bench.sent] == [str(bench.saga(saga_id).steps[FLIGHT].command_id)]
+
+
+async def test_only_the_first_send_of_a_command_may_share_a_message_with_others(bench: Workbench) -> None:
+    sends: list[bool] = []
+
+    def refuse(message: Outgoing) -> PublishError | None:
+        sends.append(message.may_join)
+        lost = NotConfirmed(message.envelope.message_id, str(message.destination), "refused: the queue is full")
+        return lost if len(sends) == 1 else None
+
+    bench.transport.refuse = refuse
+    saga_id = await bench.start(1)
+    await bench.wake()
+    await bench.publish()
+    await bench.engine.flush_marks()
+    bench.clock.instant = bench.saga(saga_id).steps[FLIGHT].send_after or bench.clock.instant
+    await bench.engine.claim_unsent()
+    await bench.publish()
+    await bench.engine.replies([bench.answer(bench.sent[0], wire.RETRY)])
+    bench.clock.advance(timedelta(minutes=1))
+    await bench.wake()
+    await bench.engine.claim_unsent()
+    await bench.publish()
+
+    assert sends == [True, False, True], "the next attempt is another message"
 
 
 async def test_two_replies_of_one_saga_in_one_batch_are_decided_in_order(bench: Workbench) -> None:

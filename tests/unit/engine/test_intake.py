@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from messaging.envelope import Envelope
 from messaging.errors import TransportError
-from messaging.transport import Delivery
+from messaging.transport import Delivery, Part
 from orchestrator.intake import Intake
 
 
@@ -76,6 +77,20 @@ async def test_deadlines_wait_until_what_was_ready_at_the_start_is_handled() -> 
     await intake.handled(subscription.take_nowait(2))
     assert not await intake.caught_up()
     await intake.handled(subscription.take_nowait(1))
+    assert await intake.caught_up()
+
+
+async def test_a_batch_counts_as_the_one_message_it_was_counted_as() -> None:
+    subscription = FakeSubscription(ready=2)
+    intake = intake_of(subscription)
+    assert not await intake.caught_up()
+
+    first, second = subscription.take_nowait(2)
+    subscription.ready = 100  # what comes later does not count
+    for batch in (first, second):
+        for number in (1, 2, 3):
+            assert not await intake.caught_up()
+            await intake.handled([replace(batch, part=Part(number, 3))])
     assert await intake.caught_up()
 
 
