@@ -61,10 +61,13 @@ async def _services(
 ) -> list[Finding]:
     from orchestrator.cli import findings
 
-    of_database, of_broker, letters = await asyncio.gather(
-        findings.database(settings), findings.broker(messaging), findings.dead_letters(messaging, settings, targets)
+    of_database, of_broker, letters, joined = await asyncio.gather(
+        findings.database(settings),
+        findings.broker(messaging),
+        findings.dead_letters(messaging, settings, targets),
+        findings.coalescing(messaging, settings, targets),
     )
-    return [*of_database, of_broker, *letters]
+    return [*of_database, of_broker, *letters, *joined]
 
 
 def _print(found: list[Finding]) -> None:

@@ -211,6 +211,28 @@ async def dead_letters(
     return list(_lying(counts)) or [Finding(Level.OK, "letters", f"no dead letters in {_queues(len(counts))}")]
 
 
+async def coalescing(
+    messaging: MessagingSettings, settings: OrchestratorSettings, targets: Sequence[str]
+) -> list[Finding]:
+    """Whether batches go to queues that are known; without sagas to look at nobody can say."""
+    from orchestrator.cli.dead_letters import known_queues
+    from orchestrator.cli.exits import CommandError
+
+    if not messaging.coalesce_to or not (settings.app or targets):
+        return []
+    try:
+        known = await known_queues(settings, targets)
+    except CommandError:
+        return []  # told by those who look at the database and the targets
+    unknown = [queue for queue in messaging.coalesce_to if queue not in known]
+    if not unknown:
+        return [Finding(Level.OK, "broker", f"batches go to {', '.join(messaging.coalesce_to)}")]
+    text = (
+        f"MESSAGING_COALESCE_TO names {', '.join(unknown)}, which no saga here sends to, and no orchestrator answers at"
+    )
+    return [Finding(Level.WARN, "broker", text, f"correct it; known are {', '.join(known)}")]
+
+
 def _lying(counts: Mapping[str, int]) -> Iterator[Finding]:
     for queue, count in counts.items():
         if count:
