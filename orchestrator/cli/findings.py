@@ -217,19 +217,18 @@ async def coalescing(
     """Whether batches go to queues that are known; without sagas to look at nobody can say."""
     from orchestrator.cli.dead_letters import known_queues
     from orchestrator.cli.exits import CommandError
+    from orchestrator.errors import SchemaMismatch
 
     if not messaging.coalesce_to or not (settings.app or targets):
         return []
     try:
         known = await known_queues(settings, targets)
-    except CommandError:
+    except (CommandError, SchemaMismatch):
         return []  # told by those who look at the database and the targets
     unknown = [queue for queue in messaging.coalesce_to if queue not in known]
     if not unknown:
         return [Finding(Level.OK, "broker", f"batches go to {', '.join(messaging.coalesce_to)}")]
-    text = (
-        f"MESSAGING_COALESCE_TO names {', '.join(unknown)}, which no saga here sends to, and no orchestrator answers at"
-    )
+    text = f"MESSAGING_COALESCE_TO names {', '.join(unknown)}: no saga here sends commands there, or is answered there"
     return [Finding(Level.WARN, "broker", text, f"correct it; known are {', '.join(known)}")]
 
 

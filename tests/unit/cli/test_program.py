@@ -144,6 +144,19 @@ def test_a_healthy_installation_is_told_line_by_line(shell: Shell) -> None:
     assert {finding["subject"] for finding in shell("doctor", "--json").json} >= {"database", "schema", "broker"}
 
 
+def test_doctor_tells_of_batches_for_queues_that_nobody_knows(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "batches go to" not in shell("doctor").out
+    monkeypatch.setenv("MESSAGING_COALESCE_TO", "painter,orchestrator.main.replies")
+    assert "ok   broker    batches go to painter, orchestrator.main.replies" in shell("doctor").out
+    monkeypatch.setenv("MESSAGING_COALESCE_TO", "painter,panter")
+
+    answer = shell("doctor")
+
+    assert answer.code == 0
+    assert "warn broker    MESSAGING_COALESCE_TO names panter: no saga here sends commands there" in answer.out
+    assert "→ correct it; known are orchestrator.main.replies, " in answer.out
+
+
 def test_doctor_fails_on_a_schema_that_is_missing(bare_shell: Shell) -> None:
     answer = bare_shell("doctor")
 
