@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -29,7 +29,7 @@ _TEXTS: Final = ("message_id", "type", "correlation_id", "reply_to", "app_id")
 _MAX_TEXT_BYTES: Final = 255
 # A whole message with these is below what every broker takes (4096 bytes), however AMQP writes them.
 _MAX_PROPERTIES_BYTES: Final = 2000
-_MOST_BYTES_OF_A_CHARACTER: Final = 4
+_SURELY_SHORT: Final = _MAX_TEXT_BYTES // 4  # characters, of at most four bytes
 _FIELD: Final = re.compile(r'[ \t\n\r]*([{,])[ \t\n\r]*"([^"\\]*)"[ \t\n\r]*:[ \t\n\r]*')
 _OPEN: Final = re.compile(r"[ \t\n\r]*\[")
 _CLOSE: Final = re.compile(r"[ \t\n\r]*\}[ \t\n\r]*([,\]])")
@@ -86,10 +86,10 @@ def _held_to_bounds(envelope: Envelope) -> None:
         TypeError: a text or header is none.
         ValueError: a text is too long, or a number too large.
     """
-    _short(getattr(envelope, name) for name in _TEXTS)
+    _short([envelope.message_id, envelope.type, envelope.correlation_id, envelope.reply_to, envelope.app_id])
     _short(envelope.headers)
     for name, value in envelope.headers.items():
-        if isinstance(value, str | None):
+        if type(value) is str or value is None:
             continue
         if isinstance(value, float):
             bounded = math.isfinite(value)
@@ -101,15 +101,12 @@ def _held_to_bounds(envelope: Envelope) -> None:
             raise ValueError(f"header {name!r} of an item is out of range")
 
 
-def _short(texts: Iterable[str]) -> None:
+def _short(texts: Collection[str]) -> None:
+    if max(map(len, texts), default=0) <= _SURELY_SHORT:
+        return
     for text in texts:
-        if _may_exceed(text, _MAX_TEXT_BYTES) and len(text.encode()) > _MAX_TEXT_BYTES:
+        if len(text.encode()) > _MAX_TEXT_BYTES:
             raise ValueError(f"{text[:50]!r}... has more than {_MAX_TEXT_BYTES} bytes")
-
-
-def _may_exceed(text: str, most_bytes: int) -> bool:
-    """Whether its bytes are worth counting."""
-    return len(text) * _MOST_BYTES_OF_A_CHARACTER > most_bytes
 
 
 # -- reading
@@ -147,19 +144,20 @@ def _fields(text: str, position: int) -> tuple[dict[str, tuple[Any, str]], int]:
 
 def _envelope(fields: Mapping[str, tuple[Any, str]], app_id: str) -> Envelope:
     about = "".join(text for name, (_, text) in fields.items() if name != "body")
-    if _may_exceed(about, _MAX_PROPERTIES_BYTES) and len(about.encode()) > _MAX_PROPERTIES_BYTES:
+    if len(about.encode()) > _MAX_PROPERTIES_BYTES:
         raise ValueError(f"an item has more than {_MAX_PROPERTIES_BYTES} bytes of properties and headers")
     properties, headers = _object(fields, "properties"), _object(fields, "headers")
+    message_id, wire_type, correlation_id, reply_to, own_app_id = _texts_of(properties)
     if properties.get("content_type", JSON) != JSON:
         raise ValueError("an item is no application/json")
     envelope = Envelope(
-        _text(properties, "message_id"),
+        message_id,
         fields["body"][1].encode() if "body" in fields else b"",
-        _text(properties, "type"),
-        _text(properties, "correlation_id"),
-        _text(properties, "reply_to"),
+        wire_type,
+        correlation_id,
+        reply_to,
         timestamp=_instant(properties.get("timestamp")),
-        app_id=_text(properties, "app_id") or app_id,
+        app_id=own_app_id or app_id,
         headers=cast("Mapping[str, HeaderValue]", headers),
     )
     _held_to_bounds(envelope)
@@ -173,11 +171,12 @@ def _object(fields: Mapping[str, tuple[Any, str]], name: str) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-def _text(properties: Mapping[str, Any], name: str) -> str:
-    value = properties.get(name, "")
-    if not isinstance(value, str):
-        raise TypeError(f"property {name!r} of an item is no text")
-    return value
+def _texts_of(properties: Mapping[str, Any]) -> list[str]:
+    texts = [properties.get(name, "") for name in _TEXTS]
+    for name, text in zip(_TEXTS, texts, strict=True):
+        if type(text) is not str:
+            raise TypeError(f"property {name!r} of an item is no text")
+    return texts
 
 
 def _instant(seconds: Any) -> datetime | None:
