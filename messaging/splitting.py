@@ -111,6 +111,7 @@ class Splitting:
     async def close(self) -> None:
         """Stop receiving; of a batch that was taken in part, the rest leaves plain."""
         await self._inner.close()
+        self._forget_past()
         if self._ready:
             await self._publish_rest()
         if self._leaving:
@@ -121,6 +122,7 @@ class Splitting:
     # -- batches
 
     def _came(self, delivery: Delivery) -> None:
+        self._forget_past()  # before it is kept: it may be the first of a new connection
         if delivery.problem or delivery.envelope.content_type != BATCH:
             self._ready.append(delivery)
             return

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from messaging import envelope as wire
-from messaging.batches import BATCH
+from messaging.batches import BATCH, batch_of, item_of
 from messaging.coalescing import Coalescing
 from messaging.compose import compose_command
 from messaging.envelope import Envelope, to_queue
@@ -21,7 +21,7 @@ from messaging.middleware import DeliverNext, Middleware, Settled
 from messaging.retry import Retry
 from messaging.service import Service
 from messaging.settings import MessagingSettings
-from messaging.splitting import subscribed
+from messaging.splitting import Splitting, subscribed
 from messaging.testing.transports.backend import eventually
 from messaging.transport import DEAD_LETTER_REASON, Delivery, Outgoing, QueueSpec
 from messaging.wiring import transport_from
@@ -145,6 +145,55 @@ async def test_answers_are_joined_and_after_a_refusal_leave_one_by_one() -> None
 
     assert {one.correlation_id for one in answered} == {one.message_id for one in sent}
     assert transport.batches() == 2, "what was refused is never joined again"
+
+
+class Reconnecting:
+    """A subscription whose connection is lost, and made anew, while it is waited for."""
+
+    queue = "orders"
+
+    def __init__(self, *lives: list[Delivery]) -> None:
+        self._lives, self.epoch = list(lives), 1
+        self.acked: list[Delivery] = []
+
+    async def take(self, limit: int) -> list[Delivery]:
+        await asyncio.sleep(0)
+        self._lives.pop(0)
+        self.epoch += 1
+        return self.take_nowait(limit)
+
+    def take_nowait(self, limit: int) -> list[Delivery]:
+        taken = self._lives[0][:limit]
+        del self._lives[0][:limit]
+        return taken
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        self.acked.extend(deliveries)
+
+    async def retry_later(self, delivery: Delivery, after: timedelta) -> None: ...
+
+    async def dead_letter(self, delivery: Delivery, reason: str, detail: str = "") -> None: ...
+
+    async def backlog(self) -> int:
+        return 0
+
+    async def close(self) -> None: ...
+
+
+async def test_after_a_lost_connection_its_items_are_forgotten_and_those_of_the_new_one_are_not() -> None:
+    old, new = (batch_of([item_of(Envelope(f"{life}-{n}", b"{}")) or b"" for n in range(3)]) for life in ("old", "new"))
+    subscription = Reconnecting([Delivery(old, "orders", 1, 1)], [Delivery(new, "orders", 1, 2)])
+    splitting = Splitting(subscription, MemoryTransport())
+    first = await splitting.take(1)
+
+    taken = splitting.take_nowait(5)
+    assert [one.envelope.message_id for one in taken] == ["old-1", "old-2"]
+    taken = await asyncio.wait_for(splitting.take(5), PATIENCE)
+
+    assert [one.envelope.message_id for one in taken] == ["new-0", "new-1", "new-2"]
+    await splitting.ack(first)
+    await splitting.ack(taken)
+    assert [one.epoch for one in subscription.acked] == [2], "the other batch comes again"
 
 
 async def test_a_batch_that_comes_again_to_a_full_queue_waits_and_holds_nobody_up() -> None:
