@@ -19,6 +19,8 @@ from datetime import timedelta
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from messaging import ServiceRunner
+from messaging.batches import BATCH, items_in
+from messaging.envelope import Envelope
 from messaging.errors import PublishError
 from messaging.outbox import RelaySettings
 from messaging.settings import MessagingSettings
@@ -28,6 +30,10 @@ from orchestrator.app import Orchestrator, run
 from tests.faults.shop import OrderSaga, services
 
 logger = logging.getLogger("shop")
+
+
+def _messages(envelope: Envelope) -> list[Envelope]:
+    return items_in(envelope) if envelope.content_type == BATCH else [envelope]
 
 
 class LoggedSubscription:
@@ -57,8 +63,7 @@ class LoggedSubscription:
         return taken
 
     def _note(self, taken: Sequence[Delivery]) -> None:
-        for delivery in taken:
-            envelope = delivery.envelope
+        for envelope in (one for delivery in taken for one in _messages(delivery.envelope)):
             if envelope.reply_to:
                 key, attempt = envelope.text_header("idempotency-key"), envelope.headers.get("attempt")
                 line = json.dumps({"key": key, "attempt": attempt, "message_id": envelope.message_id})

@@ -1,4 +1,4 @@
-"""Several replicas under load, one of them killed again and again."""
+"""Several replicas under load, one of them killed again and again; messages to some queues travel in batches."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ async def test_replicas_killed_in_turn_for_longer_lose_nothing(new_shop: NewShop
 async def killed_at_random(shop: System, *, seed: int, kills: int, orders: int) -> None:
     """Before each kill, place orders and wait until some of them are under way."""
     lot = random.Random(seed)
+    shop.settings = {"MESSAGING_COALESCE_TO": "customers,warehouse,orchestrator.main.replies"}
     replicas = [await shop.launch(role) for role in ROLES]
     for replica in replicas:
         await replica.ready()
