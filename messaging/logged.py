@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Final
 
 from messaging import envelope as wire
+from messaging.current_trace import current_trace
 from messaging.envelope import Envelope
 from messaging.middleware import DeliverNext, Middleware, Settled
 from messaging.transport import Delivery
@@ -23,8 +27,25 @@ logger = logging.getLogger(__name__)
 handled_now: Final[ContextVar[Envelope | None]] = ContextVar("handled_now", default=None)
 """The message whose handling this code is part of, in handlers, middleware, and threads they run in."""
 
-IDS: Final = ("message_id", "correlation_id", "causation_id", "saga_id", "saga_step")
+IDS: Final = ("message_id", "correlation_id", "causation_id", "saga_id", "saga_step", "attempt", "trace_id")
 """What `MessageIds` sets on a record; each is empty where there is none."""
+
+_about: Final[ContextVar[Mapping[str, str]]] = ContextVar("about", default=MappingProxyType({}))
+
+
+@contextmanager
+def about(**ids: str) -> Generator[None]:
+    """Have what is logged in this block carry these ids, which are some of `IDS`, beside those of a message."""
+    token = _about.set({**_about.get(), **ids})
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+def trace_id_of(traceparent: str) -> str:
+    """The id of the trace that a W3C `traceparent` names; empty if it names none."""
+    return traceparent[3:35] if traceparent.count("-") >= 3 else ""
 
 
 def ids_of(envelope: Envelope) -> dict[str, str]:
@@ -35,18 +56,25 @@ def ids_of(envelope: Envelope) -> dict[str, str]:
         "causation_id": envelope.text_header(wire.CAUSATION_ID),
         "saga_id": envelope.text_header(wire.SAGA_ID),
         "saga_step": envelope.text_header(wire.SAGA_STEP),
+        "attempt": str(envelope.headers.get(wire.ATTEMPT, "")),
+        "trace_id": trace_id_of(envelope.text_header(wire.TRACEPARENT)),
     }
 
 
 class MessageIds(logging.Filter):
-    """Sets on each record the ids of the message that is being handled, and `ids`, all of them as text."""
+    """Sets on each record the ids of the message that is being handled, and `ids`, all of them as text.
+
+    Ids that a line brings itself, by `extra=`, stay as they are.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Set them; let every record pass."""
         envelope = handled_now.get()
-        ids: dict[str, str] = dict.fromkeys(IDS, "") if envelope is None else ids_of(envelope)
-        record.__dict__.update(ids)
-        told = " ".join(f"{name}={value}" for name, value in ids.items() if value)
+        ids = {**({} if envelope is None else ids_of(envelope)), **_about.get()}
+        ids["trace_id"] = ids.get("trace_id") or trace_id_of(current_trace())
+        for name in IDS:
+            record.__dict__.setdefault(name, ids.get(name, ""))
+        told = " ".join(f"{name}={value}" for name in IDS if (value := record.__dict__[name]))
         record.ids = f" [{told}]" if told else ""
         return True
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from messaging.logged import about, trace_id_of
 from messaging.transport import Outgoing
 from orchestrator.copies import copied
 from orchestrator.errors import HookRaised
@@ -63,11 +64,13 @@ class Batch:
         if instance is None or saga is None:
             return Told(None)
         try:
-            decision = decide(saga, instance, incoming, now=self.now)
+            with about(saga_id=str(saga_id), trace_id=trace_id_of(instance.trace)):
+                decision = decide(saga, instance, incoming, now=self.now)
             error = step = ""
         except HookRaised as raised:
             error, step = "".join(traceback.format_exception(raised)), raised.step
-            logger.exception("Saga %s is blocked until its code is mended", saga_id)
+            ids = {"saga_id": str(saga_id), "saga_step": step, "trace_id": trace_id_of(instance.trace)}
+            logger.exception("Saga %s is blocked until its code is mended", saga_id, extra=ids)
             decision = decide(saga, instance, CodeFailed(raised.step, str(raised)), now=self.now)
         self.keep(saga_id, decision)
         return Told(decision, error, step)

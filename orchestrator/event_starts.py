@@ -92,7 +92,7 @@ def _read(
             raise ValueError(f"its key is {kept.key!r} here, and {_kept_under(instance)!r} by the hooks")
     except Exception as error:  # the author's hooks; whatever they raise, other events go on
         reason = f"it starts no {name!r}: {type(error).__name__}: {error}"
-        logger.exception("Event %s is put aside", kept.message_id)
+        logger.exception("Event %s is put aside", kept.message_id, extra={"message_id": kept.message_id})
         return UnmatchedMessage(kept.message_id, reason, kept.body.encode(), json.dumps({"type": kept.wire_name}))
     return saga, instance
 

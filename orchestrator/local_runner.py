@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from messaging import failpoints
 from messaging.codec import encode_body
+from messaging.logged import about, trace_id_of
 from messaging.messages import Failure
 from orchestrator.definition import Saga
 from orchestrator.instance import Direction, SagaInstance, SagaStatus, StepKey, StepStatus
@@ -45,6 +46,7 @@ class LocalJob:
     attempt: int
     state: str
     state_type: type[BaseModel]
+    trace: str
 
     async def run(self, tx: StoreTransaction) -> LocalFinished:
         """Run it in this transaction, which must be rolled back if it raises.
@@ -56,7 +58,8 @@ class LocalJob:
         step, state = self.leaf.step, self.state_type.model_validate_json(self.state)
         function = step.run if self.key.direction is Direction.ACTION else step.undo
         async with tx.session(timeout=step.timeout) as session:
-            failure = await function(state, session)
+            with about(attempt=str(self.attempt), trace_id=trace_id_of(self.trace)):
+                failure = await function(state, session)
             if failure is not None:
                 raise Refused(failure)
         failpoints.reached("engine.local_ran")
@@ -81,7 +84,7 @@ def job_of(saga: Saga[BaseModel] | None, instance: SagaInstance | None, key: Ste
     record, leaf = instance.steps.get(key), saga.plan.leaves.get(key.step)
     if record is None or record.status is not StepStatus.WAITING or not isinstance(leaf, LocalLeaf):
         return None
-    return LocalJob(leaf, key, record.attempt, instance.state, saga.state_type)
+    return LocalJob(leaf, key, record.attempt, instance.state, saga.state_type, instance.trace)
 
 
 class LocalRunner:
@@ -105,10 +108,11 @@ class LocalRunner:
 
     async def _one(self, due: Due) -> None:
         async with self._room:
-            try:
-                await self._run(*due)
-            except Exception as error:  # noqa: BLE001 - the database is away; the row is found when it is back
-                logger.warning("Step %s of saga %s could not be run: %s", due[1].step, due[0], error)
+            with about(saga_id=str(due[0]), saga_step=due[1].step):
+                try:
+                    await self._run(*due)
+                except Exception as error:  # noqa: BLE001 - the database is away; the row is found when it is back
+                    logger.warning("Step %s of saga %s could not be run: %s", due[1].step, due[0], error)
 
     async def stop(self, timeout: timedelta) -> None:
         """Let what is in hand finish, for as long as this; the rest is rolled back."""

@@ -17,8 +17,9 @@ from uuid import UUID
 
 from messaging import failpoints
 from messaging.errors import NotConfirmed, PublishError
+from messaging.logged import ids_of
 from messaging.retry import Retry, wait_before
-from messaging.transport import Transport
+from messaging.transport import Outgoing, Transport
 from orchestrator.outgoing import command_message
 from orchestrator.reply_tokens import ReplyTokens
 from orchestrator.store import SagaCommand
@@ -119,18 +120,20 @@ class Sender:
         if self._watching is not None:
             self._watching.sent(messages, outcomes)
         failpoints.reached("engine.published")
-        for command, outcome in zip(commands, outcomes, strict=True):
+        for command, outgoing, outcome in zip(commands, messages, outcomes, strict=True):
             command_id = command.record.command_id
             assert command_id is not None
             if outcome is None:
                 self._marks.append(command_id)
             else:
-                self._problems[command_id] = (self._try_again_at(command, outcome), outcome.problem)
+                self._problems[command_id] = (self._try_again_at(command, outgoing, outcome), outcome.problem)
 
-    def _try_again_at(self, command: SagaCommand, error: PublishError) -> datetime:
+    def _try_again_at(self, command: SagaCommand, outgoing: Outgoing, error: PublishError) -> datetime:
         tries = max(command.send_attempts, 1)
         if tries == 1:
-            logger.warning("%s. Its saga waits (saga %s, step %s).", error, command.saga_id, command.record.key.step)
+            step = command.record.key.step
+            text = "%s. Its saga waits (saga %s, step %s)."
+            logger.warning(text, error, command.saga_id, step, extra=ids_of(outgoing.envelope))
         policy = _NOT_CONFIRMED if isinstance(error, NotConfirmed) else _UNROUTABLE
         return self._now() + wait_before(policy, tries, seed=error.message_id)
 

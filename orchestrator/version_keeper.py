@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from messaging.logged import about
 from orchestrator.batch import Batch
 from orchestrator.engine import Engine
 from orchestrator.incoming import Events, Start, Undecodable, Unmatched, read_kept, unmatched_message
@@ -112,12 +113,14 @@ class VersionKeeper:
     def _lift(self, batch: Batch, saga: SagaInstance) -> None:
         definition = self._registry.find(saga.pin)
         if definition is not None:
-            logger.info("Saga %s goes on: this process has its version", saga.id)
+            with about(saga_id=str(saga.id)):
+                logger.info("Saga %s goes on: this process has its version", saga.id)
             batch.keep(saga.id, lifted(definition, saga, batch.now))
 
     def _block(self, batch: Batch, saga: SagaInstance) -> None:
         pin = saga.pin
-        logger.warning("Saga %s is blocked: no engine that runs has %s v%d", saga.id, pin.name, pin.version)
+        with about(saga_id=str(saga.id)):
+            logger.warning("Saga %s is blocked: no engine that runs has %s v%d", saga.id, pin.name, pin.version)
         batch.keep(saga.id, needing_version(saga, batch.now))
 
     async def read_events(self) -> int:
