@@ -19,6 +19,7 @@ from messaging.messages import Command, Event, Failure, Reply
 from messaging.service import Service
 from messaging.settings import MessagingSettings
 from messaging.tracing import Tracing
+from messaging.transport import Transport
 from orchestrator.app import Orchestrator, running
 from orchestrator.client import SagaClient
 from orchestrator.definition import Parallel, Saga, Step, WaitForEvent
@@ -115,7 +116,11 @@ class Shop:
 
 @asynccontextmanager
 async def shop(
-    folder: Path, spans: Spans | None = None, watchers: Sequence[Watcher] = (), seen: list[str] | None = None
+    folder: Path,
+    spans: Spans | None = None,
+    watchers: Sequence[Watcher] = (),
+    seen: list[str] | None = None,
+    transport: Transport | None = None,
 ) -> AsyncIterator[Shop]:
     customers, warehouse = Service("customers"), Service("warehouse")
 
@@ -152,7 +157,8 @@ async def shop(
     url = f"sqlite+aiosqlite:///{file}"
     settings = OrchestratorSettings.model_validate({"database_url": url, "poll_seconds": 0.02})
     parts = (app, customers, warehouse)
-    async with running(*parts, settings=settings, messaging=MessagingSettings(), transport=MemoryTransport()):
+    transport = transport or MemoryTransport()
+    async with running(*parts, settings=settings, messaging=MessagingSettings(), transport=transport):
         engine = create_async_engine(url)
         yield Shop(SagaClient(engine), file)
         await engine.dispose()
