@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from messaging import failpoints
 from messaging.errors import PublishError
+from messaging.logged import ids_of
 from messaging.retry import Retry, wait_before
 from messaging.transport import Delivery
 from orchestrator.engine import Engine
@@ -168,11 +169,15 @@ class EngineLoop:
                 await self._dead_letter(intake, item.delivery, "undecodable", item.reason)
 
     async def _dead_letter(self, intake: Intake, delivery: Delivery, reason: str, detail: str) -> None:
-        logger.warning("Message %r is dead-lettered: %s", delivery.envelope.message_id, detail)
+        ids = ids_of(delivery.envelope)
+        logger.warning("Message %r is dead-lettered: %s", delivery.envelope.message_id, detail, extra=ids)
         try:
             await intake.subscription.dead_letter(delivery, reason, detail)
         except PublishError as error:
             logger.warning("%s. The message comes again.", error)
+            return
+        if self._engine.watching is not None:
+            self._engine.watching.dead_lettered(1)
 
     async def _each(
         self, items: Sequence[Item], work: Callable[[Sequence[Item]], Awaitable[Any]], intake: Intake

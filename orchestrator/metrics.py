@@ -45,18 +45,19 @@ class SagaMetrics(Watcher):
     def committed(self, changes: Sequence[Change]) -> None:
         """Count what has begun, ended, been blocked or tried again, and time the steps that have ended."""
         for change in changes:
-            before, after, saga = change.before, change.after, change.after.pin.name
+            before, after = change.before, change.after
+            saga, version = after.pin.name, str(after.pin.version)
             if before.revision == 0:
-                self._of.begun.labels(saga).inc()
+                self._of.begun.labels(saga, version).inc()
             if after.status.terminal and not before.status.terminal:
-                self._of.ended.labels(saga, after.status.value).inc()
+                self._of.ended.labels(saga, version, after.status.value).inc()
                 ended_at = after.ended_at or after.updated_at
                 self._of.saga_seconds.labels(saga, after.status.value).observe(
                     (ended_at - after.started_at).total_seconds()
                 )
             if after.status is SagaStatus.BLOCKED and before.status is not SagaStatus.BLOCKED:
                 reason = after.blocked_reason.value if after.blocked_reason else ""
-                self._of.blocked.labels(saga, reason).inc()
+                self._of.blocked.labels(saga, version, reason).inc()
             self._steps(change, saga)
 
     def _steps(self, change: Change, saga: str) -> None:
@@ -77,13 +78,19 @@ class SagaMetrics(Watcher):
         """Count alarms by what they are about."""
         self._of.alarms.labels(alarm.kind).inc()
 
+    def dead_lettered(self, messages: int) -> None:
+        """Count them."""
+        self._of.dead_lettered.inc(messages)
+
     def waiting(self, backlog: Backlog) -> None:
         """Show what waits in the database; all processes on it show the same."""
         self._of.blocked_now.clear()
-        for saga, count in backlog.blocked.items():
-            self._of.blocked_now.labels(saga).set(count)
+        for (saga, reason), count in backlog.blocked.items():
+            self._of.blocked_now.labels(saga, reason).set(count)
         self._of.overdue.set(backlog.command_overdue_seconds)
         self._of.outbox_oldest.set(backlog.outbox_oldest_seconds)
+        self._of.wake_overdue.set(backlog.wake_overdue_seconds)
+        self._of.engines.set(backlog.engines)
 
 
 def _outcome_of(error: PublishError | None) -> str:
@@ -99,31 +106,33 @@ class _Collectors:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
+
         def histogram(name: str, text: str, *labels: str, buckets: Sequence[float] = _LONG_SECONDS) -> Histogram:
             return Histogram(name, text, labels, buckets=buckets, registry=registry)
 
-        self.begun = counter("saga_begun", "Sagas taken on", "saga")
-        self.ended = counter("saga_ended", "Sagas that have ended", "saga", "status")
+        self.begun = counter("saga_begun", "Sagas taken on", "saga", "version")
+        self.ended = counter("saga_ended", "Sagas that have ended", "saga", "version", "status")
         self.saga_seconds = histogram("saga_seconds", "From a saga's start to its end", "saga", "status")
-        self.blocked = counter("saga_blocked", "Times that a saga came to need an operator", "saga", "reason")
+        self.blocked = counter("saga_blocked", "Times that sagas came to need someone", "saga", "version", "reason")
         self.retries = counter("saga_step_retries", "Commands sent again", "saga", "step", "direction")
         self.step_seconds = histogram(
             "saga_step_seconds", "From a step's begin to its end", "saga", "step", "direction", "status"
         )
         self.commands = counter("saga_commands", "Commands published, by outcome", "destination", "outcome")
         self.taken = counter("saga_deliveries", "Replies and events taken")
+        self.dead_lettered = counter("saga_messages_dead_lettered", "Replies and events that could not be used")
         self.batch_seconds = histogram(
             "saga_batch_seconds", "From taking a batch of replies or events to settling it", buckets=SECONDS
         )
-        self.blocked_now = Gauge(
-            "saga_blocked_now", "Sagas that need an operator, in the whole database", ("saga",), registry=registry
+        self.blocked_now = gauge(
+            "saga_blocked_now", "Sagas that need an operator, in the whole database", "saga", "reason"
         )
-        self.overdue = Gauge(
-            "saga_command_overdue_seconds", "By how much the most overdue command is unsent", registry=registry
-        )
-        self.outbox_oldest = Gauge(
-            "saga_outbox_oldest_seconds", "Age of the oldest event of a saga not yet published", registry=registry
-        )
+        self.overdue = gauge("saga_command_overdue_seconds", "By how much the most overdue command is unsent")
+        self.outbox_oldest = gauge("saga_outbox_oldest_seconds", "Age of the oldest event of a saga not yet published")
+        self.wake_overdue = gauge("saga_wake_overdue_seconds", "For how long a due saga has not been looked at")
+        self.engines = gauge("saga_engines", "Processes with an engine that were heard of within a minute")
         self.alarms = counter("saga_alarms", "Alarms raised by this process", "kind")
         self.unmatched = counter("saga_messages_unmatched", "Messages put aside because they fit no saga")
 

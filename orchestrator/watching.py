@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from messaging.errors import PublishError
@@ -39,12 +39,16 @@ class Change:
 class Backlog:
     """What waits in the database, whichever process is to do it."""
 
-    blocked: Mapping[str, int]
-    """How many sagas of each name need an operator."""
-    command_overdue_seconds: float
+    blocked: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
+    """How many sagas need an operator, by the saga's name and the reason."""
+    command_overdue_seconds: float = 0
     """For how long the longest overdue command should have been sent; 0 when all are on their way."""
-    outbox_oldest_seconds: float
+    outbox_oldest_seconds: float = 0
     """How old the oldest message in the outbox is."""
+    wake_overdue_seconds: float = 0
+    """For how long the longest overdue saga has not been looked at; 0 when engines keep up."""
+    engines: int = 0
+    """Processes with an engine that were heard of within a minute."""
 
 
 def nothing() -> None:
@@ -77,6 +81,9 @@ class Watcher:
 
     def alarmed(self, alarm: Alarm) -> None:
         """Somebody should look at something; told once, until it is over."""
+
+    def dead_lettered(self, messages: int) -> None:
+        """So many replies or events were dead-lettered, since they cannot be read or handled."""
 
     def waiting(self, backlog: Backlog) -> None:
         """Every 15 s: what waits in the database, which is read only for those who override this."""
@@ -127,6 +134,11 @@ class Watching:
         """Tell them."""
         for watcher in self._watchers:
             _safely(None, watcher.alarmed, alarm)
+
+    def dead_lettered(self, messages: int) -> None:
+        """Tell them."""
+        for watcher in self._watchers:
+            _safely(None, watcher.dead_lettered, messages)
 
     @property
     def want_backlog(self) -> bool:

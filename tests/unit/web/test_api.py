@@ -146,7 +146,7 @@ async def test_machines_are_told_whether_the_database_answers(site: Site) -> Non
 
     metrics = (await site.http.get("/metrics")).text
 
-    assert 'saga_blocked_now{saga="create-order"} 1.0' in metrics
+    assert 'saga_blocked_now{reason="retries_exhausted",saga="create-order"} 1.0' in metrics
 
 
 async def test_failures_are_grouped_whatever_numbers_stand_in_their_errors(site: Site) -> None:
