@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import pytest
@@ -26,6 +27,7 @@ from tests.support.services import (
     in_ci,
     locate,
 )
+from tests.support.tools import PROMTOOL, SYSTEMD_ANALYZE, Tool, ToolMissing
 
 ServerT = TypeVar("ServerT", bound=PrivateServer)
 
@@ -77,6 +79,25 @@ def redis_url() -> Iterator[str]:
     """A Redis database, shared with others: use keys of your own, flush nothing."""
     with _located(REDIS) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """Prometheus' program that checks metrics, rules and the tests of rules."""
+    return _program(PROMTOOL)
+
+
+@pytest.fixture(scope="session")
+def systemd_analyze() -> Path:
+    """What checks units of systemd."""
+    return _program(SYSTEMD_ANALYZE)
+
+
+def _program(tool: Tool) -> Path:
+    try:
+        return tool.program()
+    except ToolMissing as missing:
+        _missing(missing)
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,9 +35,35 @@ def install(packages: Sequence[str]) -> None:
         _apt_get("install", "-y", "-qq", "--no-install-recommends", *packages)
 
 
-def _apt_get(*arguments: str) -> None:
+def extract(package: str, member: str, folder: Path) -> None:
+    """Take one file out of a package into a folder, and install nothing else of it.
+
+    Args:
+        package: its name.
+        member: the file's path in the package, `./usr/bin/...`.
+        folder: where to.
+
+    Raises:
+        InstallFailed: the package could not be fetched, or has no such file.
+    """
+    with tempfile.TemporaryDirectory(prefix="sagasmith-") as name:
+        _apt_get("update", "-qq")
+        _apt_get("download", "-qq", "-o", "APT::Sandbox::User=root", package, folder=Path(name))
+        (fetched,) = Path(name).glob("*.deb")
+        subprocess.run(["dpkg-deb", "--extract", fetched, f"{name}/all"], check=True)
+        found = Path(name, "all", member)
+        if not found.is_file():
+            raise InstallFailed(f"package {package} has no {member}")
+        # Others may look for it meanwhile: it appears whole.
+        whole = folder / f".{found.name}.{os.getpid()}"
+        shutil.copy2(found, whole)
+        whole.rename(folder / found.name)
+
+
+def _apt_get(*arguments: str, folder: Path | None = None) -> None:
     done = subprocess.run(
         ["apt-get", *arguments],
+        cwd=folder,
         env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

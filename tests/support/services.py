@@ -10,7 +10,8 @@ where this is Debian and we are root. What remains missing is said plainly; with
     SAGASMITH_TEST_PRIVATE=1   do not look at the usual ports: start private ones
 
 The command finds the addresses in the same variables. Chromium is installed in the same way, see
-`tests.support.chromium`. Node needs nothing here: it comes with the environment, see `tests.support.node`.
+`tests.support.chromium`, and so are the programs of `tests.support.tools`. Node needs nothing here: it comes with the
+environment, see `tests.support.node`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
-from tests.support import chromium, debian
+from tests.support import chromium, debian, tools
 from tests.support.private import (
     NotInstalled,
     PrivatePostgres,
@@ -182,6 +183,7 @@ def provided() -> Iterator[list[str]]:
             os.environ[service.variable] = located.url
             _say(f"{service.title:<10} {_without_password(located.url)} ({located.origin})")
         missing += _missing_browser()
+        missing += filter(None, map(_missing_tool, tools.TOOLS))
         yield missing
 
 
@@ -194,6 +196,21 @@ def _missing_browser() -> list[str]:
     except (chromium.BrowserMissing, debian.InstallFailed) as error:
         return [str(error)]
     return []
+
+
+def _missing_tool(tool: tools.Tool) -> str:
+    """Install it if it is not there and that may be done; what is missing then, a sentence."""
+    try:
+        with suppress(tools.ToolMissing):
+            tool.program()
+            return ""
+        if debian.can_install():
+            _say(f"installing {tool.name} from Debian")
+            tool.install()
+        tool.program()
+    except (tools.ToolMissing, debian.InstallFailed) as error:
+        return str(error)
+    return ""
 
 
 def _has_browser() -> bool:

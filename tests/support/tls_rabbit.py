@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from tests.support.certificates import Certificates
 from tests.support.private import PrivateRabbit, free_ports
 
+SHIPPED_DEFINITIONS = Path(__file__).parents[2] / "docs" / "deploy" / "rabbitmq" / "definitions.json"
 EVERYTHING = {"configure": ".*", "write": ".*", "read": ".*"}
 DECLARES_NOTHING = {"configure": "^$", "write": ".*", "read": ".*"}
 
@@ -15,7 +17,8 @@ class PrivateTlsRabbit(PrivateRabbit):
     """Its certificate is for `broker.test` and `localhost`; over TLS a client must show one of the same CA.
 
     Beside guest, who may do everything in the virtual hosts `/` and `shop`, there is the user clerk, with the
-    password `clerk-secret`, who may publish and consume in `/`, and declare nothing.
+    password `clerk-secret`, who may publish and consume in `/`, and declare nothing. The host `shop` and its other
+    users are those of the definitions that we ship.
     """
 
     certificates: Certificates
@@ -36,7 +39,8 @@ class PrivateTlsRabbit(PrivateRabbit):
         folder.mkdir()
         self.certificates = Certificates.made(folder)
         definitions = self.directory / "definitions.json"
-        definitions.write_text(json.dumps(_DEFINITIONS))
+        shipped = json.loads(SHIPPED_DEFINITIONS.read_text("utf-8"))
+        definitions.write_text(json.dumps({kind: shipped.get(kind, []) + own for kind, own in _DEFINITIONS.items()}))
         lines = [
             f"load_definitions = {definitions}",
             f"listeners.ssl.1 = 127.0.0.1:{self._tls_port}",
@@ -51,7 +55,7 @@ class PrivateTlsRabbit(PrivateRabbit):
 
 
 _DEFINITIONS = {
-    "vhosts": [{"name": "/"}, {"name": "shop"}],
+    "vhosts": [{"name": "/"}],
     "users": [
         {"name": "guest", "password": "guest", "tags": "administrator"},
         {"name": "clerk", "password": "clerk-secret", "tags": ""},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ from messaging import envelope as wire
 from messaging.context import Context
 from messaging.memory import MemoryTransport
 from messaging.messages import Command, Event, Failure, Reply
+from messaging.middleware import Middleware
 from messaging.service import Service
 from messaging.settings import MessagingSettings
 from messaging.tracing import Tracing
@@ -121,6 +122,9 @@ async def shop(
     watchers: Sequence[Watcher] = (),
     seen: list[str] | None = None,
     transport: Transport | None = None,
+    participants: Mapping[str, Transport] | None = None,
+    middleware: Sequence[Middleware] = (),
+    url: str = "",
 ) -> AsyncIterator[Shop]:
     customers, warehouse = Service("customers"), Service("warehouse")
 
@@ -147,6 +151,8 @@ async def shop(
     async def ship(command: ShipOrder) -> Done | Failure:
         return Failure(reason="sold out", code="sold-out") if command.order_id == "refused" else Done()
 
+    for service in (customers, warehouse):
+        service.use(*middleware)
     app = Orchestrator(sagas=[CreateOrder])
     app.use(*watchers)
     if spans is not None:
@@ -154,11 +160,15 @@ async def shop(
         for service in (customers, warehouse):
             service.use(Tracing(spans.provider, system="memory"))
     file = folder / "saga.db"
-    url = f"sqlite+aiosqlite:///{file}"
+    url = url or f"sqlite+aiosqlite:///{file}"
     settings = OrchestratorSettings.model_validate({"database_url": url, "poll_seconds": 0.02})
-    parts = (app, customers, warehouse)
-    transport = transport or MemoryTransport()
-    async with running(*parts, settings=settings, messaging=MessagingSettings(), transport=transport):
+    shared, messaging = transport or MemoryTransport(), MessagingSettings()
+    async with AsyncExitStack() as stack:
+        for part in (app, customers, warehouse):
+            own = (participants or {}).get(part.name) if isinstance(part, Service) else None
+            await stack.enter_async_context(
+                running(part, settings=settings, messaging=messaging, transport=own or shared)
+            )
         engine = create_async_engine(url)
         yield Shop(SagaClient(engine), file)
         await engine.dispose()

@@ -1,0 +1,19 @@
+-- What saga_read may read: the views, and no table. Run it as saga_migrate after each `saga migrate`; it is safe to repeat.
+--
+--     psql 'postgresql://saga_migrate@HOST/sagas' --file views.sql
+--
+-- PostgreSQL cannot grant on views of the future without granting on tables of the future too.
+
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN SELECT viewname FROM pg_views WHERE schemaname = 'public' AND viewowner = current_user LOOP
+        EXECUTE format('GRANT SELECT ON public.%I TO saga_read', name);
+    END LOOP;
+    -- Which migrations have run is for saga_migrate to say.
+    FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename LIKE '%\_schema\_version' LOOP
+        EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON public.%I FROM saga_run', name);
+    END LOOP;
+END
+$$;
