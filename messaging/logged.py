@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import MappingProxyType
 from typing import Final
 
 from messaging import envelope as wire
@@ -30,17 +29,19 @@ handled_now: Final[ContextVar[Envelope | None]] = ContextVar("handled_now", defa
 IDS: Final = ("message_id", "correlation_id", "causation_id", "saga_id", "saga_step", "attempt", "trace_id")
 """What `MessageIds` sets on a record; each is empty where there is none."""
 
-_about: Final[ContextVar[Mapping[str, str]]] = ContextVar("about", default=MappingProxyType({}))
+about_now: Final[ContextVar[Callable[[], Mapping[str, str]] | None]] = ContextVar("about_now", default=None)
+"""Gives further ids, some of `IDS`, of what this code is about; called only when a line is written."""
 
 
 @contextmanager
 def about(**ids: str) -> Generator[None]:
     """Have what is logged in this block carry these ids, which are some of `IDS`, beside those of a message."""
-    token = _about.set({**_about.get(), **ids})
+    outer = about_now.get()
+    token = about_now.set(lambda: {**(outer() if outer else {}), **ids})
     try:
         yield
     finally:
-        _about.reset(token)
+        about_now.reset(token)
 
 
 def trace_id_of(traceparent: str) -> str:
@@ -69,8 +70,8 @@ class MessageIds(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Set them; let every record pass."""
-        envelope = handled_now.get()
-        ids = {**({} if envelope is None else ids_of(envelope)), **_about.get()}
+        envelope, further = handled_now.get(), about_now.get()
+        ids = {**(ids_of(envelope) if envelope else {}), **(further() if further else {})}
         ids["trace_id"] = ids.get("trace_id") or trace_id_of(current_trace())
         for name in IDS:
             record.__dict__.setdefault(name, ids.get(name, ""))

@@ -7,9 +7,10 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
-from messaging.logged import about, trace_id_of
+from messaging.logged import about_now, trace_id_of
 from messaging.transport import Outgoing
 from orchestrator.copies import copied
 from orchestrator.errors import HookRaised
@@ -63,15 +64,16 @@ class Batch:
         saga = self._registry.find(instance.pin) if instance else None
         if instance is None or saga is None:
             return Told(None)
+        about = about_now.set(partial(_ids_of, instance))
         try:
-            with about(saga_id=str(saga_id), trace_id=trace_id_of(instance.trace)):
-                decision = decide(saga, instance, incoming, now=self.now)
+            decision = decide(saga, instance, incoming, now=self.now)
             error = step = ""
         except HookRaised as raised:
             error, step = "".join(traceback.format_exception(raised)), raised.step
-            ids = {"saga_id": str(saga_id), "saga_step": step, "trace_id": trace_id_of(instance.trace)}
-            logger.exception("Saga %s is blocked until its code is mended", saga_id, extra=ids)
+            logger.exception("Saga %s is blocked until its code is mended", saga_id, extra={"saga_step": step})
             decision = decide(saga, instance, CodeFailed(raised.step, str(raised)), now=self.now)
+        finally:
+            about_now.reset(about)
         self.keep(saga_id, decision)
         return Told(decision, error, step)
 
@@ -152,6 +154,11 @@ class Batch:
     def _sends_now(self, record: StepRecord) -> bool:
         due = record.send_after is not None and record.send_after <= self.now
         return due and record.body is not None
+
+
+def _ids_of(saga: SagaInstance) -> dict[str, str]:
+    """What a line of the log about it carries."""
+    return {"saga_id": str(saga.id), "trace_id": trace_id_of(saga.trace)}
 
 
 def _told_others(decisions: Iterable[Decision]) -> Iterable[NewSignal]:

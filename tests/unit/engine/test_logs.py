@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -14,7 +15,10 @@ from messaging.errors import Unroutable
 from messaging.logged import IDS, MessageIds
 from orchestrator.instance import StepKey
 from orchestrator.local_runner import LocalRunner
-from tests.unit.engine.bench import Workbench, broken_hooks
+from orchestrator.start import new_instance
+from tests.unit.engine.bench import Booked, BookingFlight, BookTrip, Trip, Workbench, broken_hooks
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +44,25 @@ async def test_a_hook_that_raises_is_logged_with_its_saga_and_step(caplog: pytes
 
     (blocked,) = [record for record in caplog.records if "is blocked until its code is mended" in record.message]
     assert ids(blocked) == {"saga_id": str(saga), "saga_step": "BookingFlight"}
+
+
+async def test_what_a_hook_logs_names_its_saga_and_its_trace(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_reply(step: BookingFlight, state: Trip, reply: Booked) -> None:
+        logging.getLogger("shop").warning("booked")
+
+    monkeypatch.setattr(BookingFlight, "on_reply", on_reply)
+    bench = await Workbench().open()
+    instance = replace(new_instance(BookTrip, Trip(number=1), "1", "", bench.clock.now()), trace=PARENT)
+    async with bench.store.transaction() as tx:
+        saga, _ = await tx.start(instance)
+    await bench.wake()
+    await bench.publish()
+    await bench.engine.replies([bench.answer(bench.sent[-1])])
+
+    (booked,) = [record for record in caplog.records if record.message == "booked"]
+    assert ids(booked) == {"saga_id": str(saga), "trace_id": "0af7651916cd43dd8448eb211c80319c"}
 
 
 async def test_what_a_local_step_logs_names_its_saga_and_step(caplog: pytest.LogCaptureFixture) -> None:
