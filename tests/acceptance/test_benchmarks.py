@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import stored
 from benchmarks.__main__ import on_clean_services, summary
 from benchmarks.bus.__main__ import TASKS
 from benchmarks.bus.contenders import OURS, PEERS
 from benchmarks.contenders import BASE, contenders
 from benchmarks.starting import PROGRAMS, starting_times
+from orchestrator.sql.migrate import upgrade
 from tests.support.broker import Broker
 from tests.support.cached import python_with
+from tests.support.databases import fresh_database
 
 ROOT = Path(__file__).parents[2]
 ROW = ["sagas_per_second", "p50_ms", "p99_ms", "cpu_us_per_saga", "cpu_us_per_command"]
@@ -95,3 +98,15 @@ def run(module: str, *arguments: str) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+async def test_what_is_read_of_many_stored_sagas_is_measured(postgres_url: str) -> None:
+    options = Namespace(ended=300, live=100, times=1, rounds=1, seconds=0.1, in_flight=5, plans=True)
+    with fresh_database(postgres_url) as url, fresh_database(postgres_url) as empty_url:
+        for one in (url, empty_url):
+            await asyncio.to_thread(upgrade, one)
+        told = await stored.measure(options, url, empty_url)
+
+    assert "300 ended, 100 live sagas" in told
+    assert all(f"| {name} " in told for name in stored.questions(options))
+    assert "Index" in told and "on an empty one:" in told
