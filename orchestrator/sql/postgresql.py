@@ -1,6 +1,7 @@
 """The hot statements on PostgreSQL: one for all rows of a batch, with arrays for columns.
 
-They run alike through asyncpg and psycopg. Parameters are cast, so that the server need not guess.
+They run alike through asyncpg and psycopg. Parameters are cast, so that the server need not guess. A column
+without a value in any row goes in as no array at all: `unnest` fills up with NULL.
 """
 
 # ruff: noqa: S608 - what is pasted into statements are names of this package; values are parameters
@@ -13,7 +14,7 @@ from itertools import product
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, TextClause, text
+from sqlalchemy import Connection, Dialect
 
 from orchestrator.errors import ConcurrentUpdate
 from orchestrator.instance import Pin, SagaStatus, StepKey
@@ -26,12 +27,14 @@ from orchestrator.sql.rows import (
     STEP_COLUMNS,
     UPDATED_INSTANCE_COLUMNS,
     WRITTEN_STEP_COLUMNS,
+    RowValues,
     instance_update,
     key_of,
     record_of,
     sagas_of,
     step_values,
 )
+from orchestrator.sql.statements import Statement
 from orchestrator.store import Clock, CommandRef, SagaCommand
 
 _TYPES: Final = {
@@ -80,55 +83,58 @@ def _arrays(columns: Sequence[str], prefix: str = "") -> str:
     return f"unnest({', '.join(arrays)}) AS v({_listed(columns)})"
 
 
-def _columnwise(columns: Sequence[str], rows: Sequence[Sequence[Any]], prefix: str = "") -> dict[str, list[Any]]:
+def _columnwise(columns: Sequence[str], rows: Sequence[RowValues], prefix: str = "") -> dict[str, list[Any] | None]:
     names = (f"{prefix}{column}" for column in columns)
-    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    nothing = (None,) * len(rows)
+    arrays = (None if values == nothing else list(values) for values in zip(*rows, strict=True))
+    return dict(zip(names, arrays, strict=True))
 
 
 class PostgresHot:
     """See `Hot`."""
 
-    def __init__(self, schema: str | None = None, clock: Clock | None = None) -> None:
-        self._schema, self._clock = schema, clock
-        self._lock_commands = self._text(_LOCK_COMMANDS)
-        self._has_due = self._text(HAS_DUE.replace(":now", _NOW))
-        self._lock = self._text(
+    def __init__(self, dialect: Dialect, schema: str | None = None, clock: Clock | None = None) -> None:
+        self._dialect, self._schema, self._clock = dialect, schema, clock
+        self._now = self._statement("SELECT clock_timestamp()")
+        self._lock_commands = self._statement(_LOCK_COMMANDS)
+        self._has_due = self._statement(HAS_DUE.replace(":now", _NOW))
+        self._lock = self._statement(
             f"SELECT {_listed(INSTANCE_COLUMNS, 'i.')} FROM {{saga_instance}} i "
             "WHERE i.id = ANY(CAST(:ids AS uuid[])) ORDER BY i.id FOR NO KEY UPDATE"
         )
-        self._steps = self._text(
+        self._steps = self._statement(
             # The instant comes also where there are no steps.
             f"SELECT {_listed(STEP_COLUMNS, 's.')}, instant.now FROM (SELECT clock_timestamp() AS now) instant "
             "LEFT JOIN {saga_step} s ON s.saga_id = ANY(CAST(:ids AS uuid[])) AND s.branch = ''"
         )
-        self._due: dict[tuple[str, int], TextClause] = {}
-        self._writes = {parts: self._text(_write(*parts)) for parts in product((False, True), repeat=2)}
-        self._insert_attempts = self._text(_insert("saga_attempt", _ATTEMPT_COLUMNS))
-        self._insert_history = self._text(_insert("saga_history", _HISTORY_COLUMNS))
-        self._mark = self._text(_MARK)
-        self._claim = self._text(_CLAIM)
-        self._put_off = self._text(_PUT_OFF)
+        self._due: dict[tuple[str, int], Statement] = {}
+        self._writes = {parts: self._statement(_write(*parts)) for parts in product((False, True), repeat=2)}
+        self._insert_attempts = self._statement(_insert("saga_attempt", _ATTEMPT_COLUMNS))
+        self._insert_history = self._statement(_insert("saga_history", _HISTORY_COLUMNS))
+        self._mark = self._statement(_MARK)
+        self._claim = self._statement(_CLAIM)
+        self._put_off = self._statement(_PUT_OFF)
 
-    def _text(self, statement: str) -> TextClause:
-        return text(named(self._schema, statement))
+    def _statement(self, sql: str) -> Statement:
+        return Statement(named(self._schema, sql), self._dialect)
 
     def now(self, connection: Connection) -> datetime:
         """The server's clock, not the transaction's start."""
         if self._clock is not None:
             return self._clock.now()
-        now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        now: datetime = self._now.rows(connection, {})[0][0]
         return now
 
     def has_due(self, connection: Connection) -> bool:
         """Whether something is due, by the clock that gives `now`."""
         now = None if self._clock is None else self._clock.now()
-        return bool(connection.execute(self._has_due, {"now": now}).scalar_one())
+        return bool(self._has_due.rows(connection, {"now": now})[0][0])
 
     def lock_commands(
         self, connection: Connection, command_ids: Sequence[UUID]
     ) -> tuple[dict[UUID, CommandRef], Loaded]:
         """Find and lock in one statement; what is found cannot change, only move from one table to the other."""
-        rows = connection.execute(self._lock_commands, {"ids": list(command_ids)}).fetchall()
+        rows = self._lock_commands.rows(connection, {"ids": list(command_ids)})
         refs = {
             command_id: CommandRef(row[0], key_of(step, direction, branch), round_, attempt)
             for row in rows
@@ -138,7 +144,7 @@ class PostgresHot:
 
     def lock(self, connection: Connection, saga_ids: Sequence[UUID]) -> Loaded:
         """Wait for the rows in order of id, so that two batches never wait for each other in a circle."""
-        return self._loaded(connection, connection.execute(self._lock, {"ids": list(saga_ids)}).fetchall())
+        return self._loaded(connection, self._lock.rows(connection, {"ids": list(saga_ids)}))
 
     def lock_due(self, connection: Connection, pins: Sequence[Pin], limit: int, *, only_new: bool) -> Loaded:
         """Along the index of wake_at; pass over what others hold."""
@@ -152,11 +158,11 @@ class PostgresHot:
 
     def lock_where(self, connection: Connection, condition: str, values: Mapping[str, Any], limit: int) -> Loaded:
         """Pass over what others hold."""
-        statement = self._text(
+        statement = self._statement(
             f"SELECT {_listed(INSTANCE_COLUMNS, 'i.')} FROM {{saga_instance}} i "
             f"WHERE {condition} ORDER BY i.id LIMIT :limit FOR NO KEY UPDATE OF i SKIP LOCKED"
         )
-        return self._loaded(connection, connection.execute(statement, {**values, "limit": limit}).fetchall())
+        return self._loaded(connection, statement.rows(connection, {**values, "limit": limit}))
 
     def save(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> None:
         """Three statements at most, however many sagas; one when nothing is replaced or noted."""
@@ -167,7 +173,7 @@ class PostgresHot:
             for old in decision.replaced
         ]
         if attempts:
-            connection.execute(self._insert_attempts, _columnwise(_ATTEMPT_COLUMNS, attempts))
+            self._insert_attempts.run(connection, _columnwise(_ATTEMPT_COLUMNS, attempts))
         notes = [
             (new_id(), decision.instance.id, now, note.kind, note.step, note.text)
             for decision in decisions
@@ -175,23 +181,23 @@ class PostgresHot:
             if not note.unusable
         ]
         if notes:
-            connection.execute(self._insert_history, _columnwise(_HISTORY_COLUMNS, notes))
+            self._insert_history.run(connection, _columnwise(_HISTORY_COLUMNS, notes))
 
     def mark_sent(self, connection: Connection, command_ids: Sequence[UUID], now: datetime) -> None:
         """Rows held by others are left for the next claim, which sends a copy."""
-        connection.execute(self._mark, {"ids": list(command_ids), "now": now})
+        self._mark.run(connection, {"ids": list(command_ids), "now": now})
 
     def claim_unsent(self, connection: Connection, now: datetime, limit: int, grace: timedelta) -> list[SagaCommand]:
         """Rows held by others are being answered, or being claimed."""
         values = {"now": now, "until": now + grace, "limit": limit}
-        rows = sorted(connection.execute(self._claim, values), key=lambda row: (row[-1], row[4]))
+        rows = sorted(self._claim.rows(connection, values), key=lambda row: (row[-1], row[4]))
         return [_claimed(row, len(STEP_COLUMNS)) for row in rows]
 
     def put_off_sends(self, connection: Connection, problems: Mapping[UUID, tuple[datetime, str]]) -> None:
         """As `mark_sent`, for what did not leave."""
         untils, errors = zip(*problems.values(), strict=True)
         values = {"ids": list(problems), "untils": list(untils), "errors": list(errors)}
-        connection.execute(self._put_off, values)
+        self._put_off.run(connection, values)
 
     def _lock_some(
         self, connection: Connection, pins: Sequence[Pin], condition: str, order: str, values: dict[str, Any]
@@ -199,16 +205,16 @@ class PostgresHot:
         known, parameters = known_pins(pins)
         statement = self._due.get((condition, len(pins)))
         if statement is None:
-            statement = self._due[condition, len(pins)] = self._text(
+            statement = self._due[condition, len(pins)] = self._statement(
                 f"SELECT {_listed(INSTANCE_COLUMNS, 'i.')} FROM {{saga_instance}} i "
                 f"WHERE {condition} AND {known} ORDER BY {order} LIMIT :limit FOR NO KEY UPDATE OF i SKIP LOCKED"
             )
-        return self._loaded(connection, connection.execute(statement, parameters | values).fetchall())
+        return self._loaded(connection, statement.rows(connection, parameters | values))
 
-    def _loaded(self, connection: Connection, instances: Sequence[Row[Any]]) -> Loaded:
+    def _loaded(self, connection: Connection, instances: Sequence[RowValues]) -> Loaded:
         if not instances:
             return self.now(connection), {}
-        steps = connection.execute(self._steps, {"ids": [row[0] for row in instances]}).fetchall()
+        steps = self._steps.rows(connection, {"ids": [row[0] for row in instances]})
         now: datetime = steps[0][-1] if self._clock is None else self._clock.now()
         found = steps if steps[0][0] is not None else ()
         return now, with_items(connection, sagas_of(instances, found), self._schema)
@@ -223,7 +229,7 @@ class PostgresHot:
             values |= _columnwise(WRITTEN_STEP_COLUMNS, changed, _CHANGED)
         if added:
             values |= _columnwise(WRITTEN_STEP_COLUMNS, added, _ADDED)
-        written = connection.execute(self._writes[bool(changed), bool(added)], values).scalar_one()
+        written = self._writes[bool(changed), bool(added)].rows(connection, values)[0][0]
         if written != len(instances):
             one = decisions[0].instance
             raise ConcurrentUpdate(one.id, one.revision)  # held by us, so this cannot be

@@ -52,7 +52,8 @@ class SqlStore:
         self._sqlite = self.engine.dialect.name == "sqlite"
         if self._sqlite and schema is not None:
             raise ValueError(f"SQLite has no schemas; leave out schema={schema!r}")
-        self._hot: Hot = SqliteHot(clock or SystemClock()) if self._sqlite else PostgresHot(schema, clock)
+        dialect = self.engine.dialect
+        self._hot: Hot = SqliteHot(clock or SystemClock()) if self._sqlite else PostgresHot(dialect, schema, clock)
         self._cold = Cold(schema)
         self._lock = EngineLock(self._file()) if self._sqlite and runs_engine and self._file() else None
         self._writer = Writer(self.engine, keep=self._owned) if self._sqlite else None

@@ -26,6 +26,7 @@ from orchestrator.signals import Decision
 from orchestrator.sql import ConnectionSettings, SqlStore, start_saga, start_saga_async
 from orchestrator.sql.cold import Cold
 from orchestrator.sql.migrate import upgrade
+from orchestrator.sql.transaction import SqlTransaction
 from orchestrator.store import NewSignal, ReceivedEvent, UnmatchedMessage
 from tests.conformance.stores import (
     HOUR,
@@ -339,6 +340,29 @@ async def test_a_connection_that_the_server_ends_is_a_transient_fault_and_the_ne
         await ended()
     assert store.is_transient(caught.value)
     await started(store)
+
+
+async def test_the_connection_of_a_statement_that_was_cancelled_is_not_used_again(store: SqlStore) -> None:
+    saga, used = await started(store), set[int]()
+
+    async def backend(tx: SqlTransaction) -> int:
+        return int((await tx.connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+    async def locking() -> None:
+        async with store.transaction() as tx:
+            used.add(await backend(tx))
+            await tx.lock([saga.id])
+
+    async with store.transaction() as tx:
+        await tx.lock([saga.id])
+        waiting = asyncio.create_task(locking())
+        await waits_for_a_lock(store)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        async with store.transaction() as one, store.transaction() as other:
+            assert used.isdisjoint({await backend(one), await backend(other)})
+    assert (await load(store, saga.id)).id == saga.id
 
 
 async def test_a_server_that_is_away_is_a_transient_fault() -> None:
