@@ -15,6 +15,7 @@ from benchmarks.__main__ import on_clean_services, summary
 from benchmarks.bus.__main__ import TASKS
 from benchmarks.bus.contenders import OURS, PEERS
 from benchmarks.contenders import BASE, contenders
+from benchmarks.parts import measure
 from benchmarks.starting import PROGRAMS, starting_times
 from orchestrator.sql.migrate import upgrade
 from tests.support.broker import Broker
@@ -35,6 +36,19 @@ def test_a_short_run_measures_and_the_table_names_every_contender(amqp_url: str,
     assert all(list(one) == ROW and all(value > 0 for value in one.values()) for one in measured.values())
     table = summary({name: [measured.get(name, measured[BASE])] for name in ours})
     assert all(f"| {name} " in table for name in ours)
+
+
+@pytest.mark.parametrize("on", ["sqlite", "postgresql"])
+async def test_a_saga_is_measured_part_by_part(on: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'parts.db'}"
+    if on == "sqlite":
+        upgrade(url)
+    else:
+        url = request.getfixturevalue("migrated_database")
+
+    parts = await measure(url, rounds=1, sagas=2)
+
+    assert len(parts.least) == 8 and all(taken > 0 for taken in parts.least.values())
 
 
 def test_starting_times_are_taken_of_each_program() -> None:
