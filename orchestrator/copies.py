@@ -1,33 +1,36 @@
-"""Copies of frozen values with other fields: as `dataclasses.replace`, at a third of its price."""
+"""Copies of frozen values with other fields, and values from all their fields: at a quarter of the usual price.
+
+A frozen dataclass sets each field by a call of its own when it is made. These are written as a whole, so their
+classes keep their fields in `__dict__`: no slots, and nothing computed when one is made.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from operator import attrgetter
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-_set: Final = object.__setattr__
-_values_of: Final[dict[type[Any], Callable[[Any], tuple[Any, ...]]]] = {}
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def copied(value: T, **changes: Any) -> T:
-    """A copy of a frozen, slotted dataclass with these fields changed; nothing may be computed when it is made.
-
-    Raises:
-        AttributeError: it has no such field.
-    """
-    cls = type(value)
-    copy = cls(*(_values_of.get(cls) or _prepared(cls))(value))
-    for name, changed in changes.items():
-        _set(copy, name, changed)
+    """A copy with these fields changed."""
+    copy = object.__new__(type(value))
+    copy.__dict__.update(value.__dict__, **changes)
+    assert len(copy.__dict__) == len(value.__dict__), f"{changes.keys()} are not all fields of {type(value).__name__}"
     return copy
 
 
-def _prepared(cls: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
-    names = [field.name for field in fields(cls)]
-    assert len(names) > 1, "attrgetter gives no tuple for one"
-    _values_of[cls] = attrgetter(*names)
-    return _values_of[cls]
+def by_position(cls: type[T]) -> Callable[..., T]:
+    """What makes such values from all their fields, in order."""
+    names = tuple(field.name for field in fields(cls))
+
+    def made(*values: Any) -> T:
+        one = object.__new__(cls)
+        one.__dict__.update(zip(names, values, strict=True))
+        return one
+
+    return made

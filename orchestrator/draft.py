@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_BLANK: Final = StepRecord(StepKey(""), 0, StepStatus.WAITING, datetime.min)  # noqa: DTZ901 - replaced in each copy
+
 LOOK_AGAIN: Final = timedelta(hours=1)
 RUN_AGAIN: Final = timedelta(seconds=5)
 """When a local step is due again that nobody has run by then, such as after the end of the process that was to."""
@@ -137,7 +139,8 @@ class Draft:
         elif key not in self.added:
             self.changed[key] = None
         seq = self.seq if waited is None else waited.seq
-        self.steps[key] = StepRecord(key, seq, status, self.now, ended_at=ended, **fields)
+        new = copied(_BLANK, key=key, seq=seq, status=status, started_at=self.now, ended_at=ended, **fields)
+        self.steps[key] = new
 
     def change(self, record: StepRecord, **fields: Any) -> StepRecord:
         """Write a row anew."""

@@ -119,7 +119,7 @@ class StepKey(NamedTuple):
         return cls(step, direction, branch)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots, see `copies`
 class StepRecord:
     """One row of `saga_step`: a command with its attempts, or a wait.
 
@@ -198,7 +198,7 @@ class Pin:
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots, see `copies`
 class SagaInstance:
     """One row of `saga_instance` with its step records. `state` is the author's state as JSON text.
 

@@ -300,7 +300,7 @@ class Replaced:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots, see `copies`
 class Decision:
     """What a saga does next.
 

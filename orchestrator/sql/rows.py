@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, TypeAlias, cast
 from uuid import UUID
 
+from orchestrator.copies import by_position
 from orchestrator.instance import (
     BlockedReason,
     Direction,
@@ -204,9 +205,9 @@ def sagas_of(instances: Iterable[RowValues], steps: Iterable[RowValues]) -> dict
     return {row[0]: saga_of(row, records.get(row[0]) or {}) for row in instances}
 
 
-# Both are made by position: columns and fields stand in one order, and names would double the price.
-_instance_of: Final = cast("Callable[..., SagaInstance]", SagaInstance)
-_record_of: Final = cast("Callable[..., StepRecord]", StepRecord)
+# Columns and fields stand in one order.
+_instance_of: Final = cast("Callable[..., SagaInstance]", SagaInstance)  # the last fields have defaults
+_record_of: Final = by_position(StepRecord)
 
 
 def saga_of(row: RowValues, steps: dict[StepKey, StepRecord]) -> SagaInstance:
