@@ -93,14 +93,16 @@ def forward(draft: Draft, part: LeafPlan | Branch, branch: str = "") -> tuple[bo
     if isinstance(part, ItemsLeaf):
         return _items_forward(draft, part)
     if not isinstance(part, Branch):
-        record = draft.steps.get(StepKey(part.name, branch=branch))
+        record = draft.steps.get(StepKey(part.name, Direction.ACTION, branch))
         begins = record is None or granted(record)
         return (False, [Ready(part, branch)]) if record is None or begins else (_done(part, record), [])
     if part.together:
         parts = [forward(draft, p, branch) for p in part.parts]
         return all(done for done, _ in parts), [leaf for _, ready in parts for leaf in ready]
     # The last part that has begun says where a sequence is: what code inserts before it is not run late.
-    begun = next((i for i in reversed(range(len(part.parts))) if _has_begun(draft, part.parts[i], branch)), 0)
+    begun = len(part.parts) - 1
+    while begun > 0 and not _has_begun(draft, part.parts[begun], branch):
+        begun -= 1
     for p in part.parts[begun:]:
         done, ready = forward(draft, p, branch)
         if not done:
@@ -133,7 +135,7 @@ def busy_items(draft: Draft, leaf: ItemsLeaf, direction: Direction) -> set[str]:
 def _has_begun(draft: Draft, part: LeafPlan | Branch, branch: str) -> bool:
     if isinstance(part, Branch):
         return any(_has_begun(draft, p, branch) for p in part.parts)
-    return StepKey(part.name, branch=branch) in draft.steps
+    return StepKey(part.name, Direction.ACTION, branch) in draft.steps
 
 
 def _done(leaf: LeafPlan, record: StepRecord) -> bool:
@@ -205,5 +207,5 @@ def _items_backward(draft: Draft, leaf: ItemsLeaf, *, patient: bool) -> tuple[bo
 def _last_seq(draft: Draft, part: LeafPlan | Branch, branch: str) -> int:
     if isinstance(part, Branch):
         return max(_last_seq(draft, p, branch) for p in part.parts)
-    record = draft.steps.get(StepKey(part.name, branch=branch))
+    record = draft.steps.get(StepKey(part.name, Direction.ACTION, branch))
     return 0 if record is None else record.seq
