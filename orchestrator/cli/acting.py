@@ -40,9 +40,12 @@ OlderThan: TypeAlias = Annotated[
     timedelta | None,
     typer.Option(metavar="TIME", parser=options.parsed_duration, help="Only those started so long ago: 15m, 2h, 7d."),
 ]
-All: TypeAlias = Annotated[bool, typer.Option("--all", help="All that can be asked for this.")]
+All: TypeAlias = Annotated[bool, typer.Option("--all", metavar="", help="All that can be asked for this.")]
 Simulate: TypeAlias = Annotated[
-    bool, typer.Option("--simulate", help="Tell what it would do to each; nothing is written or sent. Needs --app.")
+    bool,
+    typer.Option(
+        "--simulate", metavar="", help="Tell what it would do to each; nothing is written or sent. Needs --app."
+    ),
 ]
 Rate: TypeAlias = Annotated[float, typer.Option(min=0.1, metavar="N", help="Ask at most so many a second.")]
 

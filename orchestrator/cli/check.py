@@ -27,9 +27,9 @@ def check(
         typer.Argument(metavar="TARGET...", help="MODULE:ATTRIBUTE of orchestrators; else the one that is configured."),
     ] = None,
     *,
-    strict: Annotated[bool, typer.Option("--strict", help="Let warnings fail as well.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", metavar="", help="Let warnings fail as well.")] = False,
     against_db: Annotated[
-        bool, typer.Option("--against-db", help="Also find sagas in flight that this code does not know.")
+        bool, typer.Option("--against-db", metavar="", help="Also find sagas in flight that this code does not know.")
     ] = False,
     database_url: options.DatabaseUrl = None,
     app_dir: options.AppDir = ".",

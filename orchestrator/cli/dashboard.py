@@ -38,7 +38,7 @@ Listen: TypeAlias = Annotated[
 def dashboard(
     *,
     listen: Listen = None,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Nobody acts here.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", metavar="", help="Nobody acts here.")] = False,
     app: options.AppTarget = None,
     app_dir: options.AppDir = ".",
     log_level: Annotated[Level, typer.Option(help="From which level on logs are shown.")] = Level.INFO,

@@ -44,7 +44,7 @@ OlderThan: TypeAlias = Annotated[
     timedelta | None,
     typer.Option(metavar="TIME", parser=options.parsed_duration, help="Only what died so long ago: 90s, 15m, 2h, 7d."),
 ]
-All: TypeAlias = Annotated[bool, typer.Option("--all", help="All of them, with nothing said to choose by.")]
+All: TypeAlias = Annotated[bool, typer.Option("--all", metavar="", help="All of them, with nothing said to choose by.")]
 
 
 @dataclass(frozen=True, slots=True)

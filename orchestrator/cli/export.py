@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def export(
     saga_id: options.SagaId,
     *,
-    as_test: Annotated[bool, typer.Option("--as-test", help="As a test, in Python.")] = False,
+    as_test: Annotated[bool, typer.Option("--as-test", metavar="", help="As a test, in Python.")] = False,
     app: options.AppTarget = None,
     app_dir: options.AppDir = ".",
     database_url: options.DatabaseUrl = None,

@@ -24,7 +24,7 @@ def failures(
     *,
     saga: options.SagaName = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Those too that turned back by themselves, not only the blocked.")
+        bool, typer.Option("--all", metavar="", help="Those too that turned back by themselves, not only the blocked.")
     ] = False,
     since: options.Since = None,
     database_url: options.DatabaseUrl = None,

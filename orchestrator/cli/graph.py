@@ -20,10 +20,12 @@ def graph(
         str, typer.Argument(metavar="NAME", help="The saga's name; not needed where there is only one.")
     ] = "",
     *,
-    mermaid: Annotated[bool, typer.Option("--mermaid", help="A Mermaid flowchart; the default.")] = False,
-    dot: Annotated[bool, typer.Option("--dot", help="A DOT digraph, for Graphviz.")] = False,
-    svg: Annotated[bool, typer.Option("--svg", help="A picture; no other program is needed.")] = False,
-    statuses: Annotated[bool, typer.Option("--statuses", help="The statuses that any saga may have.")] = False,
+    mermaid: Annotated[bool, typer.Option("--mermaid", metavar="", help="A Mermaid flowchart; the default.")] = False,
+    dot: Annotated[bool, typer.Option("--dot", metavar="", help="A DOT digraph, for Graphviz.")] = False,
+    svg: Annotated[bool, typer.Option("--svg", metavar="", help="A picture; no other program is needed.")] = False,
+    statuses: Annotated[
+        bool, typer.Option("--statuses", metavar="", help="The statuses that any saga may have.")
+    ] = False,
     app: options.AppTarget = None,
     app_dir: options.AppDir = ".",
 ) -> None:

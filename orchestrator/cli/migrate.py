@@ -21,14 +21,18 @@ class Only(StrEnum):
 @reported
 def migrate(
     *,
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit with 1 when it is behind.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", metavar="", help="Change nothing; exit with 1 when it is behind.")
+    ] = False,
     only: Annotated[
         Only | None, typer.Option(help="Just outbox, inbox and dead letters, for a participant's own database.")
     ] = None,
     database_url: Annotated[
         str | None, typer.Option("--url", "--database-url", metavar="URL", help="Of the database.", show_default=False)
     ] = None,
-    sql: Annotated[bool, typer.Option("--sql", help="Print the SQL for a new database and touch none.")] = False,
+    sql: Annotated[
+        bool, typer.Option("--sql", metavar="", help="Print the SQL for a new database and touch none.")
+    ] = False,
     installation: Annotated[
         str, typer.Option(metavar="NAME", help="What to call this installation, at the first time.")
     ] = "main",

@@ -86,8 +86,8 @@ AppTarget: TypeAlias = Annotated[
 AppDir: TypeAlias = Annotated[
     str, typer.Option("--app-dir", metavar="DIR", help="Where modules are looked for first.", show_default=True)
 ]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-AsCsv: TypeAlias = Annotated[bool, typer.Option("--csv", help="Print CSV, with a line of names first.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON, for programs.")]
+AsCsv: TypeAlias = Annotated[bool, typer.Option("--csv", metavar="", help="Print CSV, with a line of names first.")]
 Since: TypeAlias = Annotated[
     timedelta | None,
     typer.Option(
@@ -119,5 +119,5 @@ Where: TypeAlias = Annotated[
     ),
 ]
 Limit: TypeAlias = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.", show_default=False)]
-DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Tell which ones, and do nothing.")]
-Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", metavar="", help="Tell which ones, and do nothing.")]
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", metavar="", help="Do not ask.")]

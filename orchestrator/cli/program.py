@@ -98,9 +98,9 @@ def _print_version(wanted: bool) -> None:
 def saga(
     *,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", metavar="", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show errors with their traceback.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", metavar="", help="Show errors with their traceback.")] = False,
 ) -> None:
     """Business transactions across services: completed, or compensated.
 

@@ -76,7 +76,7 @@ def purge(
         float | None,
         typer.Option(min=0.1, metavar="N", help="Delete at most so many a second; else ORCHESTRATOR_PURGE_PER_SECOND."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell how many, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Tell how many, and do nothing.")] = False,
     yes: options.Yes = False,
     app: options.AppTarget = None,
     app_dir: options.AppDir = ".",

@@ -43,7 +43,9 @@ def run(
         list[str], typer.Argument(metavar="TARGET...", help="MODULE:ATTRIBUTE of an Orchestrator or a Service.")
     ],
     *,
-    reload: Annotated[bool, typer.Option("--reload", help="Start again when a .py file below here changes.")] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", metavar="", help="Start again when a .py file below here changes.")
+    ] = False,
     app_dir: options.AppDir = ".",
     dashboard: Annotated[
         str | None,

@@ -36,7 +36,7 @@ def start(
     key: Annotated[
         str | None, typer.Option("--key", "-k", help="Its business key: one saga at most has it.", show_default=False)
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until it has ended.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", "-w", metavar="", help="Wait until it has ended.")] = False,
     timeout: Annotated[
         float | None, typer.Option("--timeout", metavar="SECONDS", help="With --wait: how long.", show_default=False)
     ] = None,

@@ -26,7 +26,7 @@ _WIDTH: Final = 40
 def stats(
     *,
     saga: options.SagaName = None,
-    steps: Annotated[bool, typer.Option("--steps", help="Each step and undo by itself.")] = False,
+    steps: Annotated[bool, typer.Option("--steps", metavar="", help="Each step and undo by itself.")] = False,
     since: options.Since = None,
     database_url: options.DatabaseUrl = None,
     as_json: options.AsJson = False,

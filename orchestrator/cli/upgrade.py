@@ -29,7 +29,8 @@ def upgrade(
         typer.Option("--to", metavar="VERSION", help="Which they are to have; else the newest.", show_default=False),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell of each whether it can be upgraded, and why not; do nothing.")
+        bool,
+        typer.Option("--dry-run", metavar="", help="Tell of each whether it can be upgraded, and why not; do nothing."),
     ] = False,
     reason: Annotated[
         str, typer.Option("--reason", "-r", metavar="TEXT", help="Why; it is kept with each saga.", show_default=False)

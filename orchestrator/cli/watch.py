@@ -31,7 +31,7 @@ def watch(
         typer.Argument(metavar="[ID]", parser=options.parsed_id, help="The saga's id.", show_default=False),
     ] = None,
     *,
-    all_sagas: Annotated[bool, typer.Option("--all", help="Every saga, until Ctrl-C.")] = False,
+    all_sagas: Annotated[bool, typer.Option("--all", metavar="", help="Every saga, until Ctrl-C.")] = False,
     database_url: options.DatabaseUrl = None,
     as_json: options.AsJson = False,
 ) -> None:
