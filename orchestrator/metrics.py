@@ -14,9 +14,10 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from messaging.errors import NotConfirmed, PublishError, Unroutable
 from messaging.metrics import SECONDS
 from messaging.transport import Delivery, Outgoing
+from orchestrator.backlog import Backlog
 from orchestrator.instance import SagaStatus
 from orchestrator.watchdog import Alarm
-from orchestrator.watching import Backlog, Change, Watcher
+from orchestrator.watching import Change, Watcher
 
 _LONG_SECONDS = (*SECONDS, 300, 1800, 3600, 6 * 3600, 86400)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from messaging.transport import Outgoing
+from orchestrator.backlog import Backlog, OldSagas, Outcomes, UnsentCommands
 from orchestrator.granting import LockRow
 from orchestrator.instance import Pin, SagaInstance, SagaStatus, StepKey, StepRecord
 from orchestrator.retention import EndedTree, EndedTrees, Place, Rest
@@ -385,6 +386,30 @@ class StoreTransaction(Protocol):
 
     async def held_locks(self, *, before: datetime, limit: int = 100) -> list[HeldLock]:
         """Resources that were granted before this instant and are still held, the longest held first."""
+        ...
+
+    async def backlog(self) -> Backlog:
+        """What waits, whichever process is to do it."""
+        ...
+
+    async def unsent_commands(self, *, before: datetime) -> list[UnsentCommands]:
+        """Count commands of live sagas, by participant, that should have left before this instant and have not.
+
+        That is: due since then and taken by nobody, or of a step that began before and was tried in vain.
+        Those of paused sagas are not meant to leave.
+        """
+        ...
+
+    async def sagas_begun(self, before: Mapping[Pin, datetime]) -> list[OldSagas]:
+        """Count sagas that have not ended, of each of these versions, whatever the fingerprint, begun before then."""
+        ...
+
+    async def unmatched_since(self, since: datetime) -> int:
+        """Count messages that fit no saga and came since then; of those that are still kept."""
+        ...
+
+    async def outcomes(self, *, since: datetime, at_least: int) -> list[Outcomes]:
+        """Count what became of sagas since then, of versions of which so many were blocked or turned back."""
         ...
 
     async def add_unmatched(self, messages: Sequence[UnmatchedMessage]) -> None:

@@ -6,12 +6,13 @@ Where nobody watches, the engine asks once a batch and does nothing more.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from messaging.errors import PublishError
 from messaging.transport import Delivery, Outgoing
+from orchestrator.backlog import Backlog
 from orchestrator.instance import SagaInstance
 from orchestrator.signals import Decision
 from orchestrator.watchdog import Alarm
@@ -33,22 +34,6 @@ class Change:
     def after(self) -> SagaInstance:
         """The saga as it was written."""
         return self.decision.instance
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What waits in the database, whichever process is to do it."""
-
-    blocked: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
-    """How many sagas need an operator, by the saga's name and the reason."""
-    command_overdue_seconds: float = 0
-    """For how long the longest overdue command should have been sent; 0 when all are on their way."""
-    outbox_oldest_seconds: float = 0
-    """How old the oldest message in the outbox is."""
-    wake_overdue_seconds: float = 0
-    """For how long the longest overdue saga has not been looked at; 0 when engines keep up."""
-    engines: int = 0
-    """Processes with an engine that were heard of within a minute."""
 
 
 def nothing() -> None:
@@ -86,7 +71,7 @@ class Watcher:
         """So many replies or events were dead-lettered, since they cannot be read or handled."""
 
     def waiting(self, backlog: Backlog) -> None:
-        """Every 15 s: what waits in the database, which is read only for those who override this."""
+        """Every 15 s, unless set otherwise: what waits in the database. Read for those who override this."""
 
 
 class Watching:

@@ -66,7 +66,9 @@ class PurgeRows(Rows):
         self._remove_all(tables.commands, [one for one, ref in tables.commands.items() if ref.saga_id in gone])
         self._remove_all(tables.signals, [one for one, kept in tables.signals.items() if kept.signal.saga_id in gone])
         self._remove_all(tables.history, [one for one, (saga_id, _) in tables.history.items() if saga_id in gone])
-        self._remove_all(tables.unmatched, [one for one, kept in tables.unmatched.items() if kept.saga_id in gone])
+        unmatched = [one for one, kept in tables.unmatched.items() if kept.saga_id in gone]
+        for by_row in (tables.unmatched, tables.arrived):
+            self._remove_all(by_row, unmatched)
         self._remove_all(tables.locks, [one for one, row in tables.locks.items() if row.saga_id in gone])
         for event_id, kept in list(tables.events.items()):
             if kept.consumed_by in gone:

@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 from messaging.transport import Outgoing
 from orchestrator.errors import ConcurrentUpdate
 from orchestrator.instance import SagaInstance
+from orchestrator.memory.backlog import BacklogRows
 from orchestrator.memory.events import EventRows
 from orchestrator.memory.locks import LockRows
 from orchestrator.memory.purging import PurgeRows
@@ -22,6 +23,8 @@ from orchestrator.memory.signals import SignalRows
 from orchestrator.memory.tables import MemoryTables
 from orchestrator.rising_ids import RisingIds
 from orchestrator.store import AuditEntry, Clock, UnmatchedMessage
+
+T = TypeVar("T")
 
 _UNMATCHED_KEPT: Final = 10_000
 
@@ -34,26 +37,32 @@ class SystemClock:
         return datetime.now(UTC)
 
 
-class MemoryTransaction(SagaRows, SendingRows, SignalRows, EventRows, LockRows, PurgeRows):
+class MemoryTransaction(SagaRows, SendingRows, SignalRows, EventRows, LockRows, PurgeRows, BacklogRows):
     """One transaction: writes go to the tables at once, and are undone when it rolls back."""
 
     async def add_unmatched(self, messages: Sequence[UnmatchedMessage]) -> None:
         """Keep messages that fit no saga; bounded, the oldest go."""
         unmatched = self._tables.unmatched
         for message in messages:
-            self._put(unmatched, self._new_id(), message)
+            await self._put_arrived(unmatched, message)
         for oldest in sorted(unmatched)[: max(0, len(unmatched) - _UNMATCHED_KEPT)] if messages else ():
             self._remove(unmatched, oldest)
+            self._remove(self._tables.arrived, oldest)
 
     async def add_outgoing(self, messages: Sequence[Outgoing]) -> None:
         """Keep messages for whoever relays them."""
         for message in messages:
-            self._put(self._tables.outgoing, self._new_id(), message)
+            await self._put_arrived(self._tables.outgoing, message)
 
     async def add_audit(self, entries: Sequence[AuditEntry]) -> None:
         """Keep who asked for what, and what became of it."""
         for entry in entries:
             self._put(self._tables.audit, self._new_id(), entry)
+
+    async def _put_arrived(self, table: dict[UUID, T], row: T) -> None:
+        new = self._new_id()
+        self._put(table, new, row)
+        self._put(self._tables.arrived, new, await self.now())
 
 
 class MemoryStore:

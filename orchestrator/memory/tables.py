@@ -59,6 +59,8 @@ class MemoryTables:
     history: dict[UUID, tuple[UUID, Note]] = field(default_factory=dict[UUID, tuple[UUID, Note]])
     unmatched: dict[UUID, UnmatchedMessage] = field(default_factory=dict[UUID, UnmatchedMessage])
     outgoing: dict[UUID, Outgoing] = field(default_factory=dict[UUID, Outgoing])
+    arrived: dict[UUID, datetime] = field(default_factory=dict[UUID, datetime])
+    """When rows of `unmatched` and `outgoing` were put there."""
     audit: dict[UUID, AuditEntry] = field(default_factory=dict[UUID, AuditEntry])
     workers: dict[UUID, tuple[Worker, datetime]] = field(default_factory=dict[UUID, tuple[Worker, datetime]])
     locks: dict[UUID, LockRow] = field(default_factory=dict[UUID, LockRow])

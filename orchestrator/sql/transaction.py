@@ -14,12 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from messaging.sql.writing import write_outgoing
 from messaging.transport import Outgoing
+from orchestrator.backlog import Backlog, OldSagas, Outcomes, UnsentCommands
 from orchestrator.errors import ConcurrentUpdate
 from orchestrator.granting import LockRow
 from orchestrator.instance import Pin, SagaInstance, SagaStatus
 from orchestrator.retention import EndedTree, EndedTrees, Place, Rest
 from orchestrator.signals import Decision, LockChange
-from orchestrator.sql import purging, versions
+from orchestrator.sql import backlog, purging, versions
 from orchestrator.sql.cold import Cold
 from orchestrator.sql.hot import Hot
 from orchestrator.sql.items import write_items
@@ -284,6 +285,26 @@ class SqlTransaction:
     async def held_locks(self, *, before: datetime, limit: int = 100) -> list[HeldLock]:
         """One statement."""
         return await self._run(held_locks, before, limit, self._schema)
+
+    async def backlog(self) -> Backlog:
+        """Two statements."""
+        return await self._run(backlog.backlog, schema=self._schema, now=await self.now())
+
+    async def unsent_commands(self, *, before: datetime) -> list[UnsentCommands]:
+        """One statement."""
+        return await self._run(backlog.unsent_commands, before, self._schema)
+
+    async def sagas_begun(self, before: Mapping[Pin, datetime]) -> list[OldSagas]:
+        """One statement, three on PostgreSQL."""
+        return await self._run(backlog.old_sagas, before, self._schema) if before else []
+
+    async def unmatched_since(self, since: datetime) -> int:
+        """One statement."""
+        return await self._run(backlog.unmatched_since, since, self._schema)
+
+    async def outcomes(self, *, since: datetime, at_least: int) -> list[Outcomes]:
+        """Two statements; one more where enough sagas failed."""
+        return await self._run(backlog.outcomes, since, at_least, self._schema)
 
     async def add_unmatched(self, messages: Sequence[UnmatchedMessage]) -> None:
         """Two statements."""

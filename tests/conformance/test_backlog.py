@@ -13,10 +13,10 @@ from messaging.compose import compose_event
 from messaging.envelope import to_subscribers
 from messaging.messages import Event
 from messaging.transport import Outgoing
+from orchestrator.backlog import Backlog
 from orchestrator.instance import BlockedReason, SagaStatus
 from orchestrator.sql import SqlStore
 from orchestrator.sql.backlog import backlog
-from orchestrator.watching import Backlog
 from orchestrator.workers import this_process
 from tests.conformance.stores import NOON, MovableClock, command, make_store, opened, sqlite_url, started
 

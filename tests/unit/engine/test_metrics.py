@@ -14,8 +14,9 @@ from messaging.envelope import Envelope, to_queue
 from messaging.errors import NotConfirmed, Unroutable
 from messaging.memory import MemoryTransport
 from messaging.transport import Outgoing
+from orchestrator.backlog import Backlog
 from orchestrator.metrics import SagaMetrics
-from orchestrator.watching import Backlog, Watching
+from orchestrator.watching import Watching
 from tests.unit.engine.bench import Workbench, broken_hooks
 from tests.unit.engine.shop import shop
 from tests.unit.messaging.test_metrics import counted
