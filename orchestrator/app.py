@@ -10,19 +10,19 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from messaging.errors import SettingsError
 from messaging.middleware import Middleware
 from messaging.service import Service
 from messaging.serving import Waiting, either, measured, opened, show_logs, started, stop_signal, watched
+from orchestrator.alarm_hooks import AlarmHook
 from orchestrator.definition import Saga
 from orchestrator.registry import SagaRegistry
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.watchdog import Alarm
-from orchestrator.watching import Watcher, Watching
+from orchestrator.watching import Watcher
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from orchestrator.sql.store import SqlStore
 
 logger = logging.getLogger(__name__)
-
-_BACKLOG_EVERY: Final = timedelta(seconds=15)
 
 
 class Orchestrator:
@@ -57,25 +55,18 @@ class Orchestrator:
         """Have it watched, by `SagaTracing` or `SagaMetrics` say; to be called before it is run."""
         self._watchers += watchers
 
-    def on_alarm(self, call: Callable[[Alarm], None]) -> None:
-        """Have a function told of each alarm, once until it is over: to page somebody, say."""
-        self.use(_OnAlarm(call))
+    def on_alarm(self, call: Callable[[Alarm], object]) -> None:
+        """Have a function told of each alarm, once until it is over, and again when it has grown tenfold.
+
+        An async one is awaited in the event loop, another one is called in a thread; one call at a time, for 10 s
+        at most. What it raises is logged.
+        """
+        self.use(AlarmHook(call))
 
     @property
     def watchers(self) -> tuple[Watcher, ...]:
         """Who watches it."""
         return tuple(self._watchers)
-
-
-class _OnAlarm(Watcher):
-    """Hands alarms on."""
-
-    def __init__(self, call: Callable[[Alarm], None]) -> None:
-        self._call = call
-
-    def alarmed(self, alarm: Alarm) -> None:
-        """Hand it on."""
-        self._call(alarm)
 
 
 Target: TypeAlias = Orchestrator | Service
@@ -173,9 +164,6 @@ async def _started_orchestrator(
     if settings.retention.deletes:
         work = _housekeeping(app, store, settings).run()
         stack.push_async_callback(_ended, asyncio.create_task(work, name="housekeeping"))
-    watching = Watching(watchers)
-    if watching.want_backlog:
-        stack.push_async_callback(_ended, asyncio.create_task(_tell_backlog(store, schema, watching)))
     return service.failed
 
 
@@ -192,21 +180,6 @@ def _housekeeping(app: Orchestrator, store: SqlStore, settings: OrchestratorSett
         per_second=settings.purge_per_second,
     )
     return Housekeeping(purger, store, every=settings.seconds("purge_every"))
-
-
-async def _tell_backlog(store: SqlStore, schema: str | None, watching: Watching) -> None:
-    """Tell it now and then; a database that is away is left to the engine, which tries again by itself."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from orchestrator.sql.backlog import backlog
-
-    while True:
-        try:
-            async with store.engine.connect() as connection:
-                watching.waiting(await connection.run_sync(backlog, schema=schema))
-        except (SQLAlchemyError, OSError) as error:
-            logger.info("What waits in the database could not be read: %s", error)
-        await asyncio.sleep(_BACKLOG_EVERY.total_seconds())
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -117,7 +117,8 @@ def _check_durations(where: str, cls: type, *names: str, optional: bool = False)
         if not isinstance(value, timedelta):
             _refuse(where, f"has {name} = {value!r}. Write a timedelta, such as timedelta(seconds=30)")
         if value <= timedelta(0):
-            _refuse(where, f"has a {name} that is not positive ({value})")
+            article = "an" if name[0] in "aeiou" else "a"
+            _refuse(where, f"has {article} {name} that is not positive ({value})")
 
 
 def _check_numbers(where: str, cls: type, *names: str) -> None:
@@ -278,7 +279,7 @@ def _check_saga(where: str, saga: type[definition.Saga[Any]]) -> None:
     if not isinstance(_steps_of(saga), tuple):
         _refuse(where, "has steps that are no tuple. Write steps = (FirstStep(), ...), with a comma even after one")
     _check_hooks(where, saga, _SAGA_HOOKS)
-    _check_durations(where, saga, "deadline", optional=True)
+    _check_durations(where, saga, "deadline", "alarm_after", optional=True)
     _check_word(where, saga, "on_compensation_failure", ("block", "continue_others"))
 
 

@@ -342,6 +342,8 @@ class Saga(ABC, Generic[S]):
     """Events that start a saga of this kind; sagas can be started by callers all the same."""
     deadline: ClassVar[timedelta | None] = None
     """For the whole saga: it turns back then, unless the pivot is passed."""
+    alarm_after: ClassVar[timedelta | None] = None
+    """How old a saga may be, and not have ended, before the alarm is raised; it goes on all the same."""
     on_compensation_failure: ClassVar[Literal["block", "continue_others"]] = "block"
     reuse_key_after_end: ClassVar[bool] = False
     """Whether a business key may start another saga once the earlier one has ended."""

@@ -24,7 +24,6 @@ from orchestrator.engine import Engine
 from orchestrator.incoming import Events, Read, Reply, Start, Undecodable, Unmatched, read_event, read_reply
 from orchestrator.intake import Intake
 from orchestrator.registry import SagaRegistry
-from orchestrator.watchdog import Watchdog
 from orchestrator.watching import nothing
 
 logger = logging.getLogger(__name__)
@@ -56,11 +55,10 @@ class EngineLoop:
         events: Intake,
         wake: asyncio.Event,
         settings: LoopSettings | None = None,
-        watchdog: Watchdog | None = None,
     ) -> None:
         self._engine, self._registry = engine, registry
         self._replies, self._events, self._wake = replies, events, wake
-        self._settings, self._watchdog = settings or LoopSettings(), watchdog
+        self._settings = settings or LoopSettings()
         self._stopping = False
         self._nudged, self._soon = True, False
         self._next_poll = self._next_sweep = 0.0
@@ -214,8 +212,6 @@ class EngineLoop:
         if now >= self._next_sweep:
             more.append(await self._scan(lambda _: self._engine.start_by_events()))
             more.append(await self._scan(lambda _: self._engine.match_events()))
-            if self._watchdog is not None:
-                await self._watchdog.look()
             self._next_sweep = now + self._settings.sweep.total_seconds()
         self._next_poll = now if self._soon or any(more) else now + self._settings.poll.total_seconds()
 

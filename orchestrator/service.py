@@ -14,6 +14,7 @@ from messaging.errors import TopologyMismatch
 from messaging.splitting import subscribed
 from messaging.transport import Binding, QueueSpec, Subscription, Transport
 from orchestrator import nudge
+from orchestrator.alarms import checks_of
 from orchestrator.engine import Engine, EngineSettings
 from orchestrator.errors import InstallationMismatch
 from orchestrator.intake import Intake
@@ -25,7 +26,7 @@ from orchestrator.sender import Sender
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store import SagaStore
 from orchestrator.version_keeper import VersionKeeper
-from orchestrator.watchdog import Watchdog, locks_held_too_long
+from orchestrator.watchdog import Watchdog
 from orchestrator.watching import Watcher, Watching
 from orchestrator.workers import Worker, this_process
 
@@ -140,18 +141,22 @@ class OrchestratorService:
         wake = asyncio.Event()
         replies, events = [await self._intake(q, wake) for q in (self._queues.replies, self._queues.events)]
         loop_settings = LoopSettings(settings.seconds("poll"), settings.seconds("sweep"))
-        self._loop = EngineLoop(self._engine, self._registry, replies, events, wake, loop_settings, self._watchdog())
+        self._loop = EngineLoop(self._engine, self._registry, replies, events, wake, loop_settings)
         nudge.listen(self._loop.nudge)
         self._spawn(self._sender.run(), "sender")
         self._main = self._spawn(self._loop.run(), "engine")
         self._keeper = VersionKeeper(self._engine, self._store, self._registry, worker)
         self._spawn(self._keeper.run(), "versions")
+        self._watchdog = self._made_watchdog()
+        self._spawn(self._watchdog.run(settings.seconds("alarm_every")), "watchdog")
         if self._outbox:
             self._spawn(self._outbox.run(), "outbox relay")
 
-    def _watchdog(self) -> Watchdog:
-        checks = [locks_held_too_long(self._settings.seconds("lock_alarm"))] if self._registry.locking else []
-        return Watchdog(self._store, checks, self._watching.alarmed if self._watching else lambda _: None)
+    def _made_watchdog(self) -> Watchdog:
+        watching, checks = self._watching, checks_of(self._settings, self._registry)
+        if watching is None:
+            return Watchdog(self._store, checks, lambda _: None)
+        return Watchdog(self._store, checks, watching.alarmed, watching.waiting if watching.want_backlog else None)
 
     async def _announced(self) -> Worker:
         """Tell what this process has, before messages can reach the queue that others may not be able to read."""
@@ -192,6 +197,7 @@ class OrchestratorService:
         drain = self._settings.seconds("drain")
         nudge.forget(self._loop.nudge)
         self._keeper.stop()
+        self._watchdog.stop()
         self._loop.stop()
         await asyncio.wait([self._main], timeout=drain.total_seconds() / 4)
         await self._local.stop(drain / 4)

@@ -14,6 +14,7 @@ from messaging.settings import LayeredSettings
 from orchestrator.retention import BATCH, PER_SECOND, REQUESTS_KEPT, TERMINAL, Rest, Retention
 
 Seconds = Annotated[float, Field(gt=0)]
+OffOrSeconds = Annotated[float, Field(ge=0)]
 Days = Annotated[float | None, Field(gt=0)]
 K = TypeVar("K")
 
@@ -63,8 +64,28 @@ class OrchestratorSettings(LayeredSettings):
     needs_version_seconds: Seconds = Field(
         default=60.0, description="How long a saga is due, and no process has its version, before it is blocked"
     )
-    lock_alarm_seconds: Seconds = Field(
-        default=3600.0, description="How long a saga holds a lock before the alarm is raised"
+    alarm_every_seconds: Seconds = Field(
+        default=15.0, description="How often it is looked for what to raise the alarm about, and the backlog measured"
+    )
+    alarm_window_seconds: Seconds = Field(
+        default=300.0, description="The time before a look in which messages fit no saga, or sagas failed"
+    )
+    lock_alarm_seconds: OffOrSeconds = Field(
+        default=3600.0, description="How long a saga holds a lock before the alarm is raised; 0 for never"
+    )
+    blocked_alarm_seconds: OffOrSeconds = Field(default=60.0, description="... for how long one is blocked")
+    overdue_alarm_seconds: OffOrSeconds = Field(default=300.0, description="... for how long no engine looked at one")
+    unsent_alarm_seconds: OffOrSeconds = Field(default=60.0, description="... how late a command has not left")
+    outbox_alarm_seconds: OffOrSeconds = Field(default=60.0, description="... how old a message in the outbox is")
+    unmatched_alarm_messages: Annotated[int, Field(ge=0)] = Field(
+        default=100,
+        description="More messages than this that fit no saga within the window raise the alarm; 0 for never",
+    )
+    failing_alarm_percent: Annotated[float, Field(ge=0, lt=100)] = Field(
+        default=50.0, description="A larger part of a version's sagas failing within the window does; 0 for never"
+    )
+    failing_alarm_sagas: Annotated[int, Field(ge=1)] = Field(
+        default=20, description="... of at least so many that failed"
     )
     drain_seconds: Seconds = Field(default=20.0, description="How long SIGTERM waits for what is under way")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(

@@ -28,6 +28,7 @@ from orchestrator import (
     SubSaga,
     running,
 )
+from orchestrator.alarms import locks_held_too_long
 from orchestrator.evidence import read_evidence
 from orchestrator.instance import LOCKS, StepKey, StepStatus
 from orchestrator.metrics import SagaMetrics
@@ -35,7 +36,7 @@ from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import AbandonRequested, ActionRequested, CancelRequested, CompensateRequested
 from orchestrator.sql.store import SqlStore
 from orchestrator.store import NewSignal
-from orchestrator.watchdog import Alarm, Watchdog, locks_held_too_long
+from orchestrator.watchdog import Alarm, Watchdog
 from orchestrator.why import explain
 from tests.conformance.replicas import Replica
 from tests.conformance.stores import NOON, SECOND, MovableClock, make_store, opened, sqlite_url
@@ -363,16 +364,17 @@ async def test_a_lock_held_too_long_raises_the_alarm_once_until_it_is_free(bank:
 
 
 async def test_an_application_is_told_of_alarms_and_they_are_counted(tmp_path: Path) -> None:
-    app, registry, alarms, told = Orchestrator([TransferMoney]), CollectorRegistry(), list[Alarm](), asyncio.Event()
+    app, registry, alarms = Orchestrator([TransferMoney]), CollectorRegistry(), list[Alarm]()
+    told = asyncio.Event()
 
-    def take(alarm: Alarm) -> None:
+    async def take(alarm: Alarm) -> None:
         alarms.append(alarm)
         told.set()
 
     app.use(SagaMetrics(registry))
     app.on_alarm(take)
     url = f"sqlite+aiosqlite:///{tmp_path / 'sagas.db'}"
-    given = {"database_url": url, "lock_alarm_seconds": 0.001, "sweep_seconds": 0.02, "poll_seconds": 0.02}
+    given = {"database_url": url, "lock_alarm_seconds": 0.001, "alarm_every_seconds": 0.02, "poll_seconds": 0.02}
     settings = OrchestratorSettings.model_validate(given)
     async with running(app, settings=settings, transport=MemoryTransport()):
         engine = create_async_engine(url)
