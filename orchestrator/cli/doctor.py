@@ -30,7 +30,7 @@ def doctor(
     broker_url: options.BrokerUrl = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Check database, schema, broker, settings and packages, and count what waits for a person.
+    """Check database, schema, broker, settings and packages, count what waits for a person, tell which alarms are up.
 
     Dead letters are counted in the installation's queues, and in those of its participants, where ORCHESTRATOR_APP
     names the sagas.
@@ -60,14 +60,16 @@ async def _services(
     settings: OrchestratorSettings, messaging: MessagingSettings, targets: Sequence[str]
 ) -> list[Finding]:
     from orchestrator.cli import findings
+    from orchestrator.cli.alarms import alarms
 
-    of_database, of_broker, letters, joined = await asyncio.gather(
+    of_database, raised, of_broker, letters, joined = await asyncio.gather(
         findings.database(settings),
+        alarms(settings),
         findings.broker(messaging),
         findings.dead_letters(messaging, settings, targets),
         findings.coalescing(messaging, settings, targets),
     )
-    return [*of_database, of_broker, *letters, *joined]
+    return [*of_database, *raised, of_broker, *letters, *joined]
 
 
 def _print(found: list[Finding]) -> None:

@@ -140,6 +140,7 @@ def test_a_healthy_installation_is_told_line_by_line(shell: Shell) -> None:
 
     assert answer.code == 0, answer.out
     assert "ok   schema    up to date" in answer.out
+    assert "ok   alarms    none of 6 is up" in answer.out
     assert "fail" not in answer.out
     assert {finding["subject"] for finding in shell("doctor", "--json").json} >= {"database", "schema", "broker"}
 
@@ -155,6 +156,16 @@ def test_doctor_tells_of_batches_for_queues_that_nobody_knows(shell: Shell, monk
     assert answer.code == 0
     assert "warn broker    MESSAGING_COALESCE_TO names panter: no saga here sends commands there" in answer.out
     assert "→ correct it; known are orchestrator.main.replies, " in answer.out
+
+
+def test_doctor_tells_of_alarms_that_are_up(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.start("well")
+    monkeypatch.setenv("ORCHESTRATOR_OVERDUE_ALARM_SECONDS", "0.000001")
+
+    answer = shell("doctor")
+
+    assert answer.code == 0
+    assert "warn alarms    overdue: No engine has looked at a saga that is due for" in answer.out
 
 
 def test_doctor_fails_on_a_schema_that_is_missing(bare_shell: Shell) -> None:
