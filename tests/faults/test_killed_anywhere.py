@@ -34,8 +34,8 @@ PARTICIPANT = (
     "participant.acked",
 )
 RELAY = ("relay.claimed", "relay.published", "relay.marked")
-ELSEWHERE = ("dead_letters.replayed",)
-"""No line of the shop's: a replay is killed there in tests/acceptance/test_dead_letters_page.py."""
+ELSEWHERE = ("dead_letters.replayed", "purge.archived", "purge.deleted", "purge.committed")
+"""No lines of the shop's: killed there in tests/acceptance/test_dead_letters_page.py and test_purge_killed.py."""
 
 CHAINS = {
     "engine": [("orchestrator", ENGINE[0::2]), ("orchestrator", ENGINE[1::2])],
