@@ -19,6 +19,7 @@ from orchestrator.failures import FailureGroup, failures
 from orchestrator.instance import SagaStatus
 from orchestrator.payloads import Payloads, payloads_of
 from orchestrator.recorded import read_recorded
+from orchestrator.simulating import Simulated
 from orchestrator.sql.search import Found
 from orchestrator.status import (
     AuditRow,
@@ -40,6 +41,7 @@ from orchestrator.web.access import Operator, Reader, Role, access_of, reading
 from orchestrator.web.finding import allowed, read_where, refuse_scans
 from orchestrator.web.live import MEDIA_TYPE, look_at_list, look_at_saga, streamed
 from orchestrator.web.overview import overview_of
+from orchestrator.web.previewing import preview
 from orchestrator.web.problems import API, ProblemBody
 from orchestrator.web.problems import MEDIA_TYPE as PROBLEM
 from orchestrator.web.surveys import Survey, audits
@@ -48,12 +50,13 @@ from orchestrator.web.words import Action, Key, Reason, Word, storable
 from orchestrator.why import Explanation, explain
 
 MOST: Final = 200
-_WRONG: dict[int | str, dict[str, Any]] = {
+WRONG: dict[int | str, dict[str, Any]] = {
     "4XX": {"description": "Refused, with why", "content": {PROBLEM: {"schema": ProblemBody.model_json_schema()}}},
     "503": {"description": "Not now", "content": {PROBLEM: {"schema": ProblemBody.model_json_schema()}}},
 }
+"""How errors look, for the OpenAPI document."""
 
-router = APIRouter(prefix=API, responses=_WRONG, dependencies=[Depends(reading)], tags=["sagas"])
+router = APIRouter(prefix=API, responses=WRONG, dependencies=[Depends(reading)], tags=["sagas"])
 
 SagaId: TypeAlias = Annotated[UUID, Path(description="The saga's id")]
 Limit: TypeAlias = Annotated[int, Query(ge=1, le=MOST, description="At most so many")]
@@ -88,14 +91,19 @@ class AuditPage(BaseModel):
     next: UUID | None = Field(description="`after` of the next page; null after the last")
 
 
-class Asked(BaseModel):
-    """What an operator asks of a saga."""
+class Proposed(BaseModel):
+    """What might be asked of a saga."""
 
     action: Action
-    reason: Reason
     step: Annotated[str, AfterValidator(storable)] = Field(
         default="", max_length=200, description="Of retry, skip and resolve: which step, if you want to be sure"
     )
+
+
+class Asked(Proposed):
+    """What an operator asks of a saga."""
+
+    reason: Reason
 
 
 class Answer(BaseModel):
@@ -237,6 +245,15 @@ async def act(
         return Answer(id=signal_id, saga_id=saga_id, state="asked")
     asking.refuse_if_refused(row)
     return Answer(id=signal_id, saga_id=saga_id, state="done", before=row.before, after=row.after)
+
+
+@router.post("/sagas/{saga_id}/simulate")
+async def simulate(request: Request, saga_id: SagaId, proposed: Proposed, who: Reader) -> Simulated:
+    """Tell what an action would do now, as the core decides it; nothing is written or sent, so readers may ask too.
+
+    404 where the definition is not known: only its code can tell.
+    """
+    return await preview(web_of(request), saga_id, asking.Wish(proposed.action.value, "", who.name, proposed.step))
 
 
 @router.get("/actions/{action_id}")

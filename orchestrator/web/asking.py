@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Self, cast
+from typing import Self, TypeAlias, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, delete, insert, select
@@ -19,11 +19,15 @@ from orchestrator.bulk import FIRST_LOOK, SLOWEST_LOOK, ActionWord, action
 from orchestrator.errors import ActionRefused, UnknownSaga
 from orchestrator.retention import REQUESTS_KEPT
 from orchestrator.signal_codec import ACTIONS, signal_to_row
+from orchestrator.signals import ActionRequested
 from orchestrator.sql.client_statements import ask
 from orchestrator.sql.tables import in_schema, saga_request, saga_signal
 from orchestrator.status import AuditRow, answer_to
 from orchestrator.web.database import Database
 from orchestrator.web.problems import Problem
+
+Order: TypeAlias = tuple[UUID, ActionRequested]
+"""Of which saga what is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +39,23 @@ class Wish:
     by: str
     step: str = ""
 
-    def row(self) -> tuple[str, str]:
-        """As a signal is stored.
+    def asked(self) -> ActionRequested:
+        """As the core takes it.
 
         Raises:
             Problem: a step is named, and the action concerns the saga as a whole.
         """
         try:
-            asked = action(cast("ActionWord", self.action), reason=self.reason, step=self.step, by=self.by)
+            return action(cast("ActionWord", self.action), reason=self.reason, step=self.step, by=self.by)
         except ValueError as error:
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", str(error)) from error
-        row = signal_to_row(asked)
-        assert row is not None
-        return row
+
+
+def row_of(asked: ActionRequested) -> tuple[str, str]:
+    """As it is stored as a signal: its kind and body."""
+    row = signal_to_row(asked)
+    assert row is not None
+    return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +79,43 @@ async def ask_once(database: Database, saga_id: UUID, wish: Wish, key: str) -> U
         Problem: the key belongs to a request that asked for something else.
     """
     once = Once.of(key, "ask", str(saga_id), wish.action, wish.reason, wish.step, wish.by)
+    return await order_once(database, (saga_id, wish.asked()), once)
+
+
+async def order_once(database: Database, order: Order, once: Once, *, anew: bool = False) -> UUID:
+    """Leave the signal, unless this request has; returns its id either way.
+
+    Args:
+        database: the sagas'.
+        order: of which saga what is asked.
+        once: the request.
+        anew: ask again what was refused.
+
+    Raises:
+        UnknownSaga: none has this id.
+        Problem: the key belongs to a request that asked for something else.
+    """
+    saga_id, row = order[0], row_of(order[1])
 
     def work(connection: Connection) -> UUID:
         known = result_of(connection, once, database.schema)
-        if known is not None:
+        if known is not None and not (anew and _refused(connection, known, database.schema)):
             return known
-        signal_id = ask(connection, [saga_id], *wish.row(), database.schema)[saga_id]
+        signal_id = ask(connection, [saga_id], *row, database.schema)[saga_id]
         if signal_id is None:
             raise UnknownSaga(saga_id)
-        keep_result(connection, once, signal_id, database.schema)
+        keep_result(connection, once, signal_id, database.schema, anew=anew)
         return signal_id
 
     try:
         return await database.write(work)
     except IntegrityError:  # two at once under one key: the other was first
         return await database.write(work)
+
+
+def _refused(connection: Connection, signal_id: UUID, schema: str | None) -> bool:
+    answer = answer_to(connection, signal_id, schema=schema)
+    return answer is not None and answer.refused != ""
 
 
 def asked_of(connection: Connection, signal_id: UUID, schema: str | None) -> UUID:
@@ -123,12 +153,14 @@ def result_of(connection: Connection, once: Once, schema: str | None) -> UUID | 
     return known
 
 
-def keep_result(connection: Connection, once: Once, result: UUID, schema: str | None) -> None:
-    """Remember it for a day; what is older is forgotten."""
+def keep_result(connection: Connection, once: Once, result: UUID, schema: str | None, *, anew: bool = False) -> None:
+    """Remember it for a day, with `anew` in place of what was there; what is older is forgotten."""
     request, now = in_schema(saga_request, schema), datetime.now(UTC)
     if not once.key:
         return
     connection.execute(delete(request).where(request.c.created_at < now - REQUESTS_KEPT))
+    if anew:
+        connection.execute(delete(request).where(request.c.key == once.key))
     values = {"key": once.key, "fingerprint": once.fingerprint, "result_id": result, "created_at": now}
     connection.execute(insert(request), values)
 

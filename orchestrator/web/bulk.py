@@ -24,7 +24,7 @@ from orchestrator.errors import UnknownSaga
 from orchestrator.ids import new_saga_id
 from orchestrator.sql.client_statements import ask
 from orchestrator.sql.tables import in_schema, saga_audit, saga_bulk, saga_bulk_item
-from orchestrator.web.asking import Once, Wish, keep_result, result_of
+from orchestrator.web.asking import Once, Wish, keep_result, result_of, row_of
 from orchestrator.web.database import Database
 from orchestrator.web.problems import Problem
 
@@ -142,7 +142,7 @@ def _ask_next(connection: Connection, bulk: Row[Any], room: int, schema: str | N
     rows = connection.execute(statement).all()
     chosen = {saga_id: position for position, saga_id in rows[:room]}
     wish = Wish(bulk.action, bulk.reason, bulk.by)
-    for saga_id, signal_id in ask(connection, list(chosen), *wish.row(), schema).items():
+    for saga_id, signal_id in ask(connection, list(chosen), *row_of(wish.asked()), schema).items():
         values = {"signal_id": signal_id} if signal_id else {"error": str(UnknownSaga(saga_id))}
         this = (item.c.bulk_id == bulk.id, item.c.position == chosen[saga_id])
         connection.execute(update(item).where(*this).values(values))

@@ -24,17 +24,19 @@ from orchestrator.status import AuditRow, SagaFilter, SagaRow, TimelineRow, get_
 from orchestrator.web import bulk
 from orchestrator.web.access import Reader, access_of
 from orchestrator.web.api import Where
+from orchestrator.web.asking import Wish
 from orchestrator.web.finding import allowed, read_where
 from orchestrator.web.gantt import MOST_ROWS, gantt, kind_of, name_of
 from orchestrator.web.hours import chart
 from orchestrator.web.live import mark_of_list, mark_of_saga
 from orchestrator.web.overview import overview_of
+from orchestrator.web.previewing import preview as previewed
 from orchestrator.web.problems import Problem
 from orchestrator.web.rendering import link, render, seen_at
 from orchestrator.web.shield import PICTURE_POLICY
 from orchestrator.web.surveys import audits
 from orchestrator.web.web import Web, web_of
-from orchestrator.web.words import Word
+from orchestrator.web.words import Action, Word
 from orchestrator.why import explain
 
 _PAGE: Final = 50
@@ -136,17 +138,22 @@ def _as_id(text: str) -> UUID | None:
 
 
 @router.get("/sagas/{saga_id}")
-async def saga(request: Request, who: Reader, saga_id: UUID, asked: UUID | None = None) -> HTMLResponse:
+async def saga(
+    request: Request, who: Reader, saga_id: UUID, asked: UUID | None = None, preview: Action | None = None
+) -> HTMLResponse:
     """One saga: why it stands where it stands, what is safe to do, what it did, said and knows."""
     web = web_of(request)
     found = await web.database.read(lambda c: _known_of(c, saga_id, asked, web.database.schema))
     drawn = _drawn(web, found, datetime.now(UTC))
+    known = found.definition_in(web)
+    would = await previewed(web, saga_id, Wish(preview.value, "", who.name)) if known and preview else None
     row, mark = found.evidence.saga, found.mark
     links = {
-        "graph": link(request, f"/graphs/{row.saga}.svg", version=row.version) if found.definition_in(web) else "",
+        "graph": link(request, f"/graphs/{row.saga}.svg", version=row.version) if known else "",
         "live": "" if row.status.terminal else link(request, f"/api/sagas/{saga_id}/events", seen=mark),
         "here": link(request, f"/sagas/{saga_id}", asked=asked),
     }
+    drawn |= {"known": known, "previewed": preview, "would": would}
     return render(request, who, "saga.html", saga=row, found=found, asked=asked, links=links, **drawn)
 
 

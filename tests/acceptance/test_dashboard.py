@@ -137,6 +137,7 @@ def test_a_form_that_somebody_fills_in_is_not_taken_away(browser: Browser, shop:
     with looking(browser, shop) as page:
         page.goto(f"/sagas/{waiting}")
         page.locator("summary", has_text="Cancel").click()
+        expect(page.locator("#preview-cancel")).to_contain_text("running → compensating")
         page.get_by_label("Reason").first.fill("half a rea")
         shop.client.pause(waiting, reason="closed")
 
@@ -184,6 +185,8 @@ def test_without_scripts_everything_else_works(browser: Browser, shop: Shop) -> 
         page.get_by_role("button", name="Show").click()
         page.get_by_role("row").filter(has_text="plain-1").get_by_role("link").click()
         page.locator("summary", has_text="Abandon").click()
+        page.locator("#preview-abandon a").click()
+        expect(page.locator("#preview-abandon")).to_contain_text("running → abandoned")
         page.get_by_label("Reason").last.fill("settled by hand")
         page.get_by_role("button", name="Abandon this saga").click()
 

@@ -12,8 +12,8 @@ document.addEventListener("keydown", (event) => {
 });
 
 document.addEventListener("htmx:before:request", (event) => {
-  const actions = event.target.closest ? event.target.closest("#actions") : null;
-  if (actions && actions.querySelector("details[open]")) {
+  const actions = event.target;
+  if (actions.id === "actions" && actions.querySelector("details[open]")) {
     event.preventDefault();
     actions.classList.add("changed");
   }

@@ -59,7 +59,8 @@ async def test_every_write_of_a_stranger_is_refused(url: str) -> None:
 
 
 async def test_every_write_without_a_csrf_token_is_refused_where_the_browser_speaks_for_itself(site: Site) -> None:
-    for path in set(routes(site, "POST")) - OPEN_TO_ALL:
+    writing = {path for path in routes(site, "POST") if not path.endswith("/simulate")}
+    for path in writing - OPEN_TO_ALL:
         for sent in ({}, {"csrf": "made-up"}):
             form = {"action": "retry", "reason": "x", **sent}
             asked = {"json": {"action": "retry", "reason": "x", "saga_ids": [str(uuid4())]}}
