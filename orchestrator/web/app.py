@@ -21,11 +21,12 @@ except ImportError as missing:
         f"The dashboard needs {missing.name}. Install it: pip install 'sagasmith[dashboard]'"
     ) from missing
 
-from orchestrator.web import api, bulk_api, doing, health, pages
+from orchestrator.web import api, bulk_api, complete_api, doing, health, pages
 from orchestrator.web.access import Access
 from orchestrator.web.bulk import BulkRunner
 from orchestrator.web.database import Database
 from orchestrator.web.problems import answer_problems
+from orchestrator.web.rate import Rate
 from orchestrator.web.settings import DashboardSettings
 from orchestrator.web.shield import Shield
 from orchestrator.web.web import Letters, Web
@@ -58,7 +59,8 @@ def create_app(
     settings = settings or DashboardSettings()
     database = Database(engine, schema)
     registry = None if app is None else app.registry
-    web = Web(database, Access(settings), settings, BulkRunner(database), registry, letters)
+    rate = Rate(settings.complete_per_second)
+    web = Web(database, Access(settings), settings, BulkRunner(database), rate, registry, letters)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -76,7 +78,7 @@ def create_app(
         lifespan=lifespan,
     )
     made.state.web = web
-    for router in (api.router, bulk_api.router, health.router):
+    for router in (api.router, bulk_api.router, complete_api.router, health.router):
         made.include_router(router)
     for router in (pages.router, doing.router):
         made.include_router(router, include_in_schema=False)

@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from messaging.errors import TransportError, UnknownQueue
-from orchestrator.errors import ActionRefused, SchemaMismatch, UnknownDefinition, UnknownSaga
+from orchestrator.errors import ActionRefused, SchemaMismatch, UnknownDefinition, UnknownSaga, UnknownToken
 from orchestrator.web.shield import HEADERS
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,8 @@ def problem_of(error: Exception) -> Problem:
         case UnknownSaga() | UnknownDefinition():
             kind = "unknown-saga" if isinstance(error, UnknownSaga) else "unknown-definition"
             return Problem(HTTPStatus.NOT_FOUND, kind, _without_command(str(error)))
+        case UnknownToken():
+            return Problem(HTTPStatus.NOT_FOUND, "unknown-token", str(error))
         case ActionRefused():
             return Problem(HTTPStatus.CONFLICT, "refused", str(error))
         case RequestValidationError():
@@ -109,7 +111,7 @@ def answer_problems(app: FastAPI, page: Shows) -> None:
         return answer
 
     kinds: tuple[type[Exception], ...] = (
-        *(Problem, UnknownSaga, UnknownDefinition, ActionRefused, RequestValidationError, HTTPException),
+        *(Problem, UnknownSaga, UnknownDefinition, UnknownToken, ActionRefused, RequestValidationError, HTTPException),
         *(TransportError, UnknownQueue, SchemaMismatch, OperationalError, InterfaceError, PoolTimeout),
         *(DisconnectionError, OSError, Exception),
     )

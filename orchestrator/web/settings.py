@@ -77,6 +77,9 @@ class DashboardSettings(LayeredSettings):
     bulk_sagas: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=10_000, description="How many sagas one bulk action may have"
     )
+    complete_per_second: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        default=50, description="How many answers by reply token are taken in a second, at most; 0 takes none"
+    )
 
     @property
     def host(self) -> str:

@@ -15,6 +15,7 @@ from orchestrator.web.access import Access
 from orchestrator.web.bulk import BulkRunner
 from orchestrator.web.database import Database
 from orchestrator.web.live import Streams
+from orchestrator.web.rate import Rate
 from orchestrator.web.seldom import Seldom
 from orchestrator.web.settings import DashboardSettings
 from orchestrator.web.surveys import Hour
@@ -31,6 +32,7 @@ class Web:
     access: Access
     settings: DashboardSettings
     bulks: BulkRunner
+    completions: Rate
     registry: SagaRegistry | None = None
     letters: Letters | None = None
     streams: Streams = field(default_factory=Streams)
