@@ -38,6 +38,7 @@ from orchestrator.status import (
 )
 from orchestrator.web import asking
 from orchestrator.web.access import Operator, Reader, Role, access_of, reading
+from orchestrator.web.definitions import Definition, definitions_now
 from orchestrator.web.finding import allowed, read_where, refuse_scans
 from orchestrator.web.live import MEDIA_TYPE, look_at_list, look_at_saga, streamed
 from orchestrator.web.overview import overview_of
@@ -273,6 +274,12 @@ async def action(request: Request, action_id: UUID) -> Answer:
 async def overview(request: Request) -> Survey:
     """Tell how many are where, which are stuck, and how many ended in each of the last 24 hours."""
     return await overview_of(web_of(request))
+
+
+@router.get("/definitions")
+async def all_definitions(request: Request) -> list[Definition]:
+    """Tell which definitions there are, how many sagas in flight need each, and which workers have it."""
+    return await definitions_now(web_of(request))
 
 
 @router.get("/failures")

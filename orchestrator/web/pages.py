@@ -15,7 +15,6 @@ from sqlalchemy import Connection
 
 from orchestrator.evidence import Evidence, read_evidence
 from orchestrator.failures import MOST_FAILURES, failures
-from orchestrator.graph_svg import svg
 from orchestrator.instance import SagaStatus
 from orchestrator.payloads import payloads_of
 from orchestrator.recorded import Recorded, read_recorded
@@ -33,7 +32,6 @@ from orchestrator.web.overview import overview_of
 from orchestrator.web.previewing import preview as previewed
 from orchestrator.web.problems import Problem
 from orchestrator.web.rendering import link, render, seen_at
-from orchestrator.web.shield import PICTURE_POLICY
 from orchestrator.web.surveys import audits
 from orchestrator.web.web import Web, web_of
 from orchestrator.web.words import Action, Word
@@ -191,16 +189,6 @@ def _drawn(web: Web, found: _Known, now: datetime) -> dict[str, Any]:
         "kind_of": kind_of,
         "name_of": name_of,
     }
-
-
-@router.get("/graphs/{name}.svg")
-async def graph(request: Request, _: Reader, name: str, version: int = 0) -> Response:
-    """A definition's steps, as a picture."""
-    for known in web_of(request).registry or ():
-        if known.name == name and known.version == version:
-            headers = {"content-security-policy": PICTURE_POLICY}
-            return Response(svg(known), media_type="image/svg+xml", headers=headers)
-    raise Problem(HTTPStatus.NOT_FOUND, "unknown-definition", "this process does not have that definition")
 
 
 @router.get("/failures")

@@ -208,6 +208,8 @@ def test_no_page_shuts_anybody_out(browser: Browser, shop: Shop, scheme: str, si
             "undone": f"/sagas/{undone}",
             "failures": "/failures",
             "bulks": "/bulk",
+            "definitions": "/definitions",
+            "definition": "/definitions/paint-wall?version=1",
             "audit": "/audit",
         }
         for name, path in pages.items():

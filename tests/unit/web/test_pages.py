@@ -35,6 +35,7 @@ async def page(site: Site, path: str, **query: str) -> str:
         ("/", "saga start NAME"),
         ("/sagas", "There are no sagas yet"),
         ("/failures", "No saga is blocked"),
+        ("/definitions", "No definition is known here"),
         ("/bulk", "Nobody has acted"),
         ("/audit", "Nobody has asked"),
     ],
