@@ -27,7 +27,7 @@ from orchestrator.sql.connecting import ConnectionSettings, connect
 from orchestrator.sql.migrate import upgrade
 from orchestrator.status import SagaFilter, list_sagas, timeline_of
 from orchestrator.views import StuckRow, read_view
-from orchestrator.web.surveys import ended_by_hour, survey
+from orchestrator.web.surveys import Pace, ended_by_hour, pace_of, survey
 from tests.support.databases import fresh_database
 
 _ID: Final = """(lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7' || substr(md5(n::text), 1, 3)
@@ -137,8 +137,9 @@ def questions(options: Namespace) -> dict[str, Callable[[Connection], Any]]:
         "failures, grouped": lambda c: failures(c),
         "failures of a day, turned back too": lambda c: failures(c, blocked_only=False, since=now - timedelta(days=1)),
         "stuck": lambda c: read_view(c, StuckRow, limit=10),
-        "overview": lambda c: survey(c, []),
+        "overview": lambda c: survey(c, [], Pace([], {})),
         "ended by the hour (read once a minute)": lambda c: ended_by_hour(c, now=now),
+        "how long they took (read every five minutes)": lambda c: pace_of(c, now=now),
         "timeline of one": lambda c: timeline_of(c, list_sagas(c, SagaFilter(key="key-7"), limit=1)[0].saga_id),
     }
 

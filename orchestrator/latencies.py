@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import Connection, case, func, select
 
@@ -69,6 +70,19 @@ def latencies(
         statement = statement.where(view.saga_id >= earliest_id(since))
     rows: list[tuple[Any, ...]] = [tuple(row) for row in connection.execute(statement)]
     return [_latency(of, list(alike)) for of, alike in groupby(rows, key=lambda row: (row[0], row[1], row[2]))]
+
+
+def slowest(connection: Connection, *, since: datetime | None = None, schema: str | None = None) -> dict[str, UUID]:
+    """The saga of each name that took longest, of those that have ended and were started since then."""
+    view = view_of(LatencyRow, schema).c
+    place = func.row_number().over(partition_by=view.saga, order_by=(view.seconds.desc(), view.saga_id))
+    ranked = select(view.saga, view.saga_id, place.label("place")).where(view.step == "")
+    if since is not None:
+        ranked = ranked.where(view.saga_id >= earliest_id(since))
+    found = ranked.subquery().c
+    return {
+        row.saga: row.saga_id for row in connection.execute(select(found.saga, found.saga_id).where(found.place == 1))
+    }
 
 
 def _latency(of: tuple[str, str, str], rows: Sequence[tuple[Any, ...]]) -> Latency:

@@ -26,6 +26,7 @@ from orchestrator.web.api import Where
 from orchestrator.web.asking import Wish
 from orchestrator.web.finding import allowed, read_where
 from orchestrator.web.gantt import MOST_ROWS, gantt, kind_of, name_of
+from orchestrator.web.histograms import histogram, told
 from orchestrator.web.hours import chart
 from orchestrator.web.live import mark_of_list, mark_of_saga
 from orchestrator.web.overview import overview_of
@@ -59,7 +60,7 @@ async def problem_page(request: Request, problem: Problem) -> Response:
 async def overview(request: Request, who: Reader) -> HTMLResponse:
     """How many are where, what is stuck, how they end."""
     found = await overview_of(web_of(request))
-    return render(request, who, "overview.html", survey=found, chart=chart(found.hours))
+    return render(request, who, "overview.html", survey=found, chart=chart(found.hours), histogram=histogram, took=told)
 
 
 @router.get("/sagas")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Integer, cast, func, select
 
 from orchestrator.failures import earliest_id
 from orchestrator.instance import SagaStatus
+from orchestrator.latencies import Latency, latencies, slowest
 from orchestrator.sql.in_flight import in_flight
 from orchestrator.sql.tables import in_schema, saga_audit, saga_instance
 from orchestrator.status import AuditRow
@@ -40,6 +41,15 @@ class Hour:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How long sagas took that were started within the last hours and have ended."""
+
+    latencies: Sequence[Latency]
+    slowest: Mapping[str, UUID]
+    """Of each name one that took longest."""
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
     """What there is, at one moment."""
 
@@ -48,6 +58,8 @@ class Survey:
     """The longest first; at most a few."""
     hours: Sequence[Hour]
     """Of sagas that were started within these hours, the oldest first."""
+    pace: Pace
+    """Of the same sagas."""
 
     @property
     def live(self) -> int:
@@ -65,13 +77,21 @@ class Survey:
         return sum(place.count for place in self.places if place.status is SagaStatus.COMPENSATING)
 
 
-def survey(connection: Connection, hours: Sequence[Hour], *, stuck: int = 10, schema: str | None = None) -> Survey:
-    """Read how things stand; how sagas have ended is read more seldom, and given."""
+def survey(
+    connection: Connection, hours: Sequence[Hour], pace: Pace, *, stuck: int = 10, schema: str | None = None
+) -> Survey:
+    """Read how things stand; how sagas have ended, and how fast, is read more seldom, and given."""
     counts = Counter[tuple[str, SagaStatus, str]]()
     for one in in_flight(connection, schema=schema):
         counts[one.pin.name, one.status, one.current_step] += one.count
     places = [Place(*place, count) for place, count in counts.most_common()]
-    return Survey(places, read_view(connection, StuckRow, limit=stuck, schema=schema), hours)
+    return Survey(places, read_view(connection, StuckRow, limit=stuck, schema=schema), hours, pace)
+
+
+def pace_of(connection: Connection, *, now: datetime, schema: str | None = None) -> Pace:
+    """Count how long sagas took. Looks at each of a day's sagas and steps, twice."""
+    since = now - timedelta(hours=HOURS)
+    return Pace(latencies(connection, since=since, schema=schema), slowest(connection, since=since, schema=schema))
 
 
 def ended_by_hour(connection: Connection, *, now: datetime, schema: str | None = None) -> list[Hour]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from fastapi import Request
 
@@ -18,10 +18,13 @@ from orchestrator.web.live import Streams
 from orchestrator.web.rate import Rate
 from orchestrator.web.seldom import Seldom
 from orchestrator.web.settings import DashboardSettings
-from orchestrator.web.surveys import Hour
+from orchestrator.web.surveys import Hour, Pace
 
 Letters: TypeAlias = Callable[[], AbstractAsyncContextManager[tuple[KeepsDeadLetters, Sequence[str]]]]
 """Opens what keeps dead letters, with the queues to look at."""
+
+_PACE_SECONDS: Final = 300.0
+"""How old that may be: it is dearer to read than the rest of the overview."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Web:
     letters: Letters | None = None
     streams: Streams = field(default_factory=Streams)
     hours: Seldom[list[Hour]] = field(default_factory=Seldom[list[Hour]])
+    pace: Seldom[Pace] = field(default_factory=lambda: Seldom[Pace](_PACE_SECONDS))
 
 
 def web_of(request: Request) -> Web:

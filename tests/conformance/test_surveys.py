@@ -16,8 +16,9 @@ from orchestrator.ids import new_saga_id
 from orchestrator.instance import BlockedReason, Pin, SagaStatus, StepStatus
 from orchestrator.sql import SqlStore
 from orchestrator.sql.search import saga_names
+from orchestrator.status import get_saga
 from orchestrator.store import AuditEntry
-from orchestrator.web.surveys import audits, ended_by_hour, survey
+from orchestrator.web.surveys import Pace, audits, ended_by_hour, pace_of, survey
 from tests.conformance.stores import PIN, MovableClock, command, make_store, new_saga, opened, sqlite_url, started
 
 BLOCKED: dict[str, Any] = {"status": SagaStatus.BLOCKED, "blocked_reason": BlockedReason.CODE_ERROR, "wake_at": None}
@@ -48,7 +49,7 @@ async def test_what_is_where_and_what_is_stuck(store: SqlStore) -> None:
     blocked = await started(store, **BLOCKED, blocked_step="Paying", current_step="Paying", business_key="42")
     await started(store, status=SagaStatus.COMPLETED, wake_at=None)
 
-    found = await read(store, lambda c: survey(c, []))
+    found = await read(store, lambda c: survey(c, [], Pace([], {})))
 
     assert [(one.saga, one.status.value, one.step, one.count) for one in found.places] == [
         ("create-order", "running", "Sending", 2),
@@ -73,6 +74,20 @@ async def test_ends_are_counted_by_the_hour_in_utc(store: SqlStore) -> None:
     assert len(hours) == 24
     assert hours[-1].begins == now.replace(minute=0, second=0, microsecond=0)
     assert [hour.ended for hour in hours if hour.ended] == [{"compensated": 1}, {"completed": 2}]
+
+
+async def test_how_long_sagas_took_is_told_with_the_slowest_of_the_last_day(store: SqlStore) -> None:
+    now = datetime.now(UTC)
+    for hours in (2, 5, 1):
+        await ended(store, SagaStatus.COMPLETED, now + timedelta(hours=hours))
+    await ended(store, SagaStatus.COMPLETED, now + timedelta(days=9), earliest_id(now - timedelta(days=9)))
+
+    pace = await read(store, lambda c: pace_of(c, now=now))
+
+    (one,) = pace.latencies
+    slowest = await read(store, lambda c: get_saga(c, pace.slowest[one.saga]))
+    assert one.count == 3
+    assert slowest is not None and slowest.ended_at == now + timedelta(hours=5)
 
 
 async def test_failures_alike_are_one_group_with_its_ids(store: SqlStore) -> None:
