@@ -6,11 +6,11 @@ Pure. `orchestrator.graph_svg` draws the same shapes as a picture.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from orchestrator.definition import Saga
 from orchestrator.draft import TRANSITIONS
@@ -42,6 +42,15 @@ class Shape:
     """`step`, `pivot`, `retriable` or `wait`."""
     lines: tuple[str, ...]
     undone_by: str = ""
+    happened: str = ""
+    """What became of it in one saga: `forward`, `undo`, `failed`, `unknown`, `open` or `idle`; empty: nothing yet."""
+
+
+class Happened(NamedTuple):
+    """What became of a step in one saga: the kind, as `Shape` has it, and a few words."""
+
+    kind: str
+    told: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,18 @@ def _wait(leaf: LeafPlan) -> Shape:
         then = "block"
     bound = "until the saga's deadline" if timeout is None else f"at most {spoken(timeout)}, then {then}"
     return Shape(f"s{leaf.position}", leaf.name, "wait", (f"waits for {leaf.event.wire_name}", bound))
+
+
+def with_what_happened(group: Group, happened: Mapping[str, Happened]) -> Group:
+    """The same, each step with what became of it in its first line; `happened` is by the steps' names."""
+    return replace(group, parts=tuple(_happened_in(part, happened) for part in group.parts))
+
+
+def _happened_in(part: Part, happened: Mapping[str, Happened]) -> Part:
+    if isinstance(part, Group):
+        return with_what_happened(part, happened)
+    kind, told = happened.get(part.name, Happened("", "not begun"))
+    return replace(part, lines=(told, *part.lines), happened=kind)
 
 
 def spoken(duration: timedelta) -> str:

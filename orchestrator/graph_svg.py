@@ -5,14 +5,14 @@ Steps run from top to bottom; what runs together stands side by side in a dashed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from html import escape
 from typing import Any, Final
 from unicodedata import east_asian_width
 
 from orchestrator.definition import Saga
-from orchestrator.graph import Group, Part, Shape, shapes_of, title_of
+from orchestrator.graph import Group, Happened, Part, Shape, shapes_of, title_of, with_what_happened
 
 _LINE: Final = 18
 _PAD: Final = 14
@@ -22,9 +22,13 @@ _NAME_CHAR, _CHAR = 8.6, 7.0
 _PILL: Final = 32
 _NO_RETURN: Final = "point of no return: from here only forward"
 _LEAST_WIDTH: Final = 180.0
+_STRIPE: Final = 7
 
 _LIGHT: Final = ("#1c2330", "#586274", "#ffffff", "#f4f6fa", "#8b95a7", "#a3480f", "#6b3fb8", "#1b66b3")
 _DARK: Final = ("#e6eaf2", "#a5b0c2", "#14181f", "#202733", "#667085", "#f0a36c", "#b79af0", "#74b4f5")
+_HAPPENED_LIGHT: Final = {"forward": "#0072b2", "undo": "#e69f00", "failed": "#d55e00", "idle": "#9aa3b2"}
+_HAPPENED_DARK: Final = {"forward": "#4aa8e0", "undo": "#e6a93a", "failed": "#ee7d3b", "idle": "#6c778b"}
+"""Of a palette that colour-blind people tell apart; each has a sign in its line as well."""
 _FORMS: Final = """
 svg { font-family: system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
 .pivot { stroke-width: 3; }
@@ -47,14 +51,30 @@ def _colours(ink: str, soft: str, page: str, card: str, line: str, undo: str, pi
     return "\n".join(rules)
 
 
+def _of_happened(colours: Mapping[str, str]) -> str:
+    rules = [f".happened.{kind} {{ fill: {colour}; }}" for kind, colour in colours.items()]
+    open_one = f".happened.open {{ fill: none; stroke: {colours['forward']}; stroke-dasharray: 4 3; }}"
+    return "\n".join([*rules, f".happened.unknown {{ fill: {colours['failed']}; }}", open_one])
+
+
+def _palette(colours: tuple[str, ...], happened: Mapping[str, str]) -> str:
+    return f"{_colours(*colours)}\n{_of_happened(happened)}"
+
+
 _STYLE: Final = "\n".join(
-    [_FORMS, _colours(*_LIGHT), "@media (prefers-color-scheme: dark) {", _colours(*_DARK), "}"],
+    [
+        _FORMS,
+        _palette(_LIGHT, _HAPPENED_LIGHT),
+        *("@media (prefers-color-scheme: dark) {", _palette(_DARK, _HAPPENED_DARK), "}"),
+    ],
 )
 
 
-def svg(saga: type[Saga[Any]]) -> str:
-    """Draw a saga's steps."""
+def svg(saga: type[Saga[Any]], happened: Mapping[str, Happened] | None = None) -> str:
+    """Draw a saga's steps, as defined; or with what became of each in one saga, by the steps' names."""
     root, title = shapes_of(saga), title_of(saga)
+    if happened is not None:
+        root = with_what_happened(root, happened)
     inner_width = max(_size(root)[0], _wide(title, _NAME_CHAR) + 2 * _PAD, _wide(_NO_RETURN, _CHAR))
     width, middle = inner_width + 2 * _MARGIN, _MARGIN + inner_width / 2
     body = [*_pill(title, middle, _MARGIN)]
@@ -168,6 +188,9 @@ def _card(shape: Shape, middle: float, top: float) -> Iterator[str]:
     box = f'x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" rx="6"'
     yield f"<g><title>{escape(_described(shape))}</title>"
     yield f'<rect class="card {shape.kind}" {box}/>'
+    if shape.happened:
+        stripe = f'x="{left:.1f}" y="{top + 6:.1f}" width="{_STRIPE}" height="{height - 12:.1f}"'
+        yield f'<rect class="happened {shape.happened}" {stripe}/>'
     baseline = top + _PAD + 13
     yield _text(shape.name, "name", left + _PAD, baseline)
     for line in shape.lines:

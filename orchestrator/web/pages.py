@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from orchestrator.evidence import Evidence, read_evidence
 from orchestrator.failures import MOST_FAILURES, failures
+from orchestrator.graph_svg import svg
 from orchestrator.instance import SagaStatus
 from orchestrator.payloads import payloads_of
 from orchestrator.recorded import Recorded, read_recorded
@@ -24,8 +25,10 @@ from orchestrator.web import bulk
 from orchestrator.web.access import Reader, access_of
 from orchestrator.web.api import Where
 from orchestrator.web.asking import Wish
+from orchestrator.web.definition_pages import picture
 from orchestrator.web.finding import allowed, read_where
 from orchestrator.web.gantt import MOST_ROWS, gantt, kind_of, name_of
+from orchestrator.web.happened import happened
 from orchestrator.web.histograms import histogram, told
 from orchestrator.web.hours import chart
 from orchestrator.web.live import mark_of_list, mark_of_saga
@@ -148,12 +151,23 @@ async def saga(
     would = await previewed(web, saga_id, Wish(preview.value, "", who.name)) if known and preview else None
     row, mark = found.evidence.saga, found.mark
     links = {
-        "graph": link(request, f"/graphs/{row.saga}.svg", version=row.version) if known else "",
+        "graph": link(request, f"/sagas/{saga_id}/graph.svg", at=mark) if known else "",
         "live": "" if row.status.terminal else link(request, f"/api/sagas/{saga_id}/events", seen=mark),
         "here": link(request, f"/sagas/{saga_id}", asked=asked),
     }
     drawn |= {"known": known, "previewed": preview, "would": would}
     return render(request, who, "saga.html", saga=row, found=found, asked=asked, links=links, **drawn)
+
+
+@router.get("/sagas/{saga_id}/graph.svg")
+async def saga_graph(request: Request, _: Reader, saga_id: UUID) -> Response:
+    """A saga's steps as a picture, with what became of each."""
+    web, schema = web_of(request), web_of(request).database.schema
+    found = await web.database.read(lambda c: _known_of(c, saga_id, None, schema))
+    definition = None if web.registry is None else web.registry.find(found.recorded.pin)
+    if definition is None:
+        raise Problem(HTTPStatus.NOT_FOUND, "unknown-definition", "this process does not have that saga's definition")
+    return picture(svg(type(definition), happened(found.timeline)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,13 +121,15 @@ async def test_an_action_is_asked_from_a_form_and_its_outcome_is_seen(walled: Si
     assert "✓ retry: blocked → running" in seen and "the ladder is back" in seen
 
 
-async def test_the_steps_are_drawn_where_the_definition_is_known(walled: Site) -> None:
-    saga = (await walled.client.start(walls.PaintWallSaga, walls.Wall(name="north"))).id
+async def test_the_steps_are_drawn_with_what_became_of_each_where_the_definition_is_known(walled: Site) -> None:
+    saga = (await walled.client.start(walls.PaintWallSaga, walls.Wall(name="north", ends="refused"))).id
+    await walled.client.wait(saga, timeout=SOON)
     (link,) = re.findall(r'class="graph" src="([^"]+)"', await page(walled, f"/sagas/{saga}"))
 
     picture = await walled.http.get(link.replace("&amp;", "&"))
 
     assert picture.headers["content-type"] == "image/svg+xml" and "Painting" in picture.text
+    assert ">✗ failed<" in picture.text and ">not begun<" in picture.text and 'class="happened failed"' in picture.text
     assert "sandbox" in picture.headers["content-security-policy"]
     assert (await walled.http.get("/graphs/other.svg", params={"version": 1})).status_code == 404
 
