@@ -177,6 +177,23 @@ def test_many_are_retried_at_once_with_the_keyboard_alone(browser: Browser, shop
         expect(page.locator("#notes")).to_contain_text("the ladder is back")
 
 
+def test_a_filter_is_kept_by_name_in_this_browser_and_stays_text(browser: Browser, shop: Shop) -> None:
+    name = "<b>waiting</b>"
+    with looking(browser, shop) as page:
+        page.goto("/sagas?q=&saga=&status=running&step=Drying")
+        page.get_by_label("Keep this filter").fill(name)
+        page.keyboard.press("Enter")
+        page.goto("/sagas")
+        page.get_by_role("link", name=name).click()
+        page.wait_for_url("**/sagas?status=running&step=Drying")
+        expect(page.get_by_role("link", name=name)).to_have_attribute("aria-current", "true")
+        assert not serious_faults(page)
+
+        page.get_by_role("button", name=f"Forget {name}").click()
+        page.goto("/sagas")
+        expect(page.locator("#saved")).to_be_hidden()
+
+
 def test_without_scripts_everything_else_works(browser: Browser, shop: Shop) -> None:
     (waiting,) = shop.start("waiting", "plain-1")
     with looking(browser, shop, java_script_enabled=False) as page:
