@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,12 @@ from tests.support.services import (
 from tests.support.tools import PROMTOOL, SYSTEMD_ANALYZE, Tool, ToolMissing
 
 ServerT = TypeVar("ServerT", bound=PrivateServer)
+
+
+def pytest_configure() -> None:
+    """Whatever runs in a shell's background ignores Ctrl-C, and so would each process that a test starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
