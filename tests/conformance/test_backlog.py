@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from messaging.compose import compose_event
 from messaging.envelope import to_subscribers
@@ -17,6 +18,7 @@ from orchestrator.backlog import Backlog
 from orchestrator.instance import BlockedReason, SagaStatus
 from orchestrator.sql import SqlStore
 from orchestrator.sql.backlog import backlog
+from orchestrator.sql.hot import HAS_DUE, named
 from orchestrator.workers import this_process
 from tests.conformance.stores import NOON, MovableClock, command, make_store, opened, sqlite_url, started
 
@@ -51,3 +53,28 @@ async def test_blocked_sagas_overdue_commands_and_the_oldest_event_are_told(stor
     assert told.outbox_oldest_seconds >= 0
     assert told.wake_overdue_seconds >= told.command_overdue_seconds + 86400
     assert told.engines == 1
+
+
+_MANY_ASLEEP = """
+    INSERT INTO saga_instance (id, name, version, fingerprint, status, state, revision, wake_at, started_at, updated_at)
+    SELECT md5('saga' || n)::uuid, 'create-order', 1, 'f1', 'running', '{}', 1, now() + interval '1 hour', now(), now()
+    FROM generate_series(1, 3000) n
+"""
+_STEPS_TO_BE_SENT = """
+    INSERT INTO saga_step (saga_id, step, direction, branch, seq, status, round, attempt, tries, unanswered,
+                           send_after, started_at, updated_at)
+    SELECT id, 'Booking', 'action', '', 1, 'outstanding', 1, 1, 1, 0, now() + interval '1 hour', now(), now()
+    FROM saga_instance
+"""
+
+
+async def test_many_sagas_that_nothing_is_due_of_are_not_read_to_find_that_out(migrated_database: str) -> None:
+    store = make_store("postgresql", migrated_database, None)
+    async with opened(store), store.engine.connect() as connection:
+        for statement in (_MANY_ASLEEP, _STEPS_TO_BE_SENT, "ANALYZE saga_instance, saga_step"):
+            await connection.execute(text(statement))
+        asked = named(None, HAS_DUE).replace(":now", "(SELECT clock_timestamp())")
+        plan = "\n".join(row[0] for row in await connection.exec_driver_sql(f"EXPLAIN {asked}"))
+
+    assert "ix_saga_instance_due" in plan and "ix_saga_step_unsent" in plan
+    assert "Seq Scan" not in plan
