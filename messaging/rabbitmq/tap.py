@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import aio_pika
 from aiormq.connection import Connection as AiormqConnection
@@ -83,9 +83,9 @@ class FrameTap(asyncio.StreamReaderProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport for writing."""
         super().connection_made(transport)
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
-        self._transport_in_use = transport
+        # Not asked whether it is one: other loops' transports, uvloop's say, are none by class.
+        self._transport_in_use = cast(asyncio.Transport, transport)
+        self._transport_in_use.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell every listener, then aiormq."""
