@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from benchmarks.ends import Ends
 from benchmarks.workloads import SERVICES, orchestrator
+from messaging.serving import collect_rarely
 from messaging.settings import MessagingSettings
 from orchestrator import running
 from orchestrator.service import Queues
@@ -72,6 +73,7 @@ async def main(role: str, broker: str, prefix: str, database: str, coalesced: st
     app.use(ends)
     targets = SERVICES if role == "participants" else (app,)
     async with running(*targets, settings=settings, messaging=messaging):
+        collect_rarely()
         print("ready", flush=True)
         telling = asyncio.create_task(_tell(ends))
         await stop.wait()

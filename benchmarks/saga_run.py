@@ -24,6 +24,7 @@ from benchmarks.beside import beside, bus_settings
 from benchmarks.ends import Ends
 from benchmarks.numbers import Cpu, percentile
 from benchmarks.workloads import SERVICES, WORKLOADS, Workload, orchestrator
+from messaging.serving import collect_rarely
 from orchestrator import nudge, running
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.sql.connecting import ConnectionSettings, connect
@@ -101,6 +102,7 @@ async def measure(options: argparse.Namespace) -> dict[str, float]:
             await stack.enter_async_context(running(app, *services, settings=settings, messaging=messaging))
             if options.orchestrators == 2:
                 others.append(await stack.enter_async_context(beside("orchestrator", options, ends.add)))
+            collect_rarely()
             cpu = Cpu(*others)
             seconds = await closed_loop(engine, ends, options)
             micros = cpu.micros()

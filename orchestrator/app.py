@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from messaging.errors import SettingsError
 from messaging.middleware import Middleware
 from messaging.service import Service
-from messaging.serving import Waiting, either, measured, opened, show_logs, started, stop_signal, watched
+from messaging.serving import (
+    Waiting,
+    collect_rarely,
+    either,
+    measured,
+    opened,
+    show_logs,
+    started,
+    stop_signal,
+    watched,
+)
 from orchestrator.alarm_hooks import AlarmHook
 from orchestrator.definition import Saga
 from orchestrator.registry import SagaRegistry
@@ -215,6 +225,7 @@ async def serve(
         raise SettingsError("nothing to run. Name at least one Orchestrator or Service")
     stop = stop_signal()
     async with running(*targets, settings=settings, messaging=messaging) as failed:
+        collect_rarely()
         logger.info("Running %s. Stop with Ctrl-C.", ", ".join(map(_name_of, targets)))
         await either(stop, failed)
         logger.info("Stopping: finishing what is under way.")
