@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -46,7 +46,10 @@ class Batch:
         self._registry, self._locked, self._grace = registry, locked, grace
         self._decided: dict[UUID, Decision] = {}
         self._signals: list[NewSignal] = []
+        self._raised: dict[UUID, HookRaised] = {}
         self.now = locked.now
+        self.marked: Set[UUID] = frozenset()
+        """Attempts that were marked as sent before anything was decided."""
 
     def saga(self, saga_id: UUID) -> SagaInstance | None:
         """A saga as decided so far."""
@@ -70,7 +73,7 @@ class Batch:
             error = step = ""
         except HookRaised as raised:
             error, step = "".join(traceback.format_exception(raised)), raised.step
-            logger.exception("Saga %s is blocked until its code is mended", saga_id, extra={"saga_step": step})
+            self._raised[saga_id] = raised
             decision = decide(saga, instance, CodeFailed(raised.step, str(raised)), now=self.now)
         finally:
             about_now.reset(about)
@@ -96,10 +99,28 @@ class Batch:
             if waiting is not None:
                 self.keep(saga_id, waiting)
 
+    def leave(self, saga_ids: Iterable[UUID]) -> None:
+        """Forget what was decided for these sagas."""
+        for saga_id in saga_ids:
+            self._decided.pop(saga_id, None)
+            self._raised.pop(saga_id, None)
+
+    def plain(self, saga_id: UUID) -> bool:
+        """Whether what was decided for a saga so far can be written by `SagaStore.write`."""
+        decided = self._decided.get(saga_id)
+        return decided is None or decided.plain
+
+    def sending(self) -> tuple[list[Decision], list[SagaCommand]]:
+        """All that was decided, and the commands to publish once it is committed."""
+        for saga_id, raised in self._raised.items():
+            ids = {**_ids_of(self._locked.sagas[saga_id]), "saga_step": raised.step}
+            logger.error("Saga %s is blocked until its code is mended", saga_id, exc_info=raised, extra=ids)
+        commands: list[SagaCommand] = []
+        return [self._with_sends(decision, commands) for decision in self._decided.values()], commands
+
     async def save(self, tx: StoreTransaction) -> list[SagaCommand]:
         """Write everything; return the commands to publish once the transaction has committed."""
-        commands: list[SagaCommand] = []
-        decisions = [self._with_sends(decision, commands) for decision in self._decided.values()]
+        decisions, commands = self.sending()
         await tx.save(decisions)
         for decision in decisions:
             for child in decision.children:
@@ -116,10 +137,12 @@ class Batch:
         return [Change(self._locked.sagas[saga_id], decision) for saga_id, decision in self._decided.items()]
 
     @property
-    def sent(self) -> set[UUID | None]:
-        """Attempts that the rows it has written say were sent already: those that were answered."""
-        written = ((d.steps, key) for d in self._decided.values() for key in d.changed)
-        return {steps[key].command_id for steps, key in written if steps[key].sent_at is not None}
+    def sent(self) -> Set[UUID]:
+        """Attempts of which its rows say that they were sent: those that were answered, or marked."""
+        written = (d.steps[key] for d in self._decided.values() for key in d.changed)
+        return self.marked | {
+            record.command_id for record in written if record.sent_at is not None and record.command_id
+        }
 
     @property
     def publishes_events(self) -> bool:

@@ -26,9 +26,9 @@ from orchestrator.late_starts import take_starts
 from orchestrator.local_runner import Due, LocalJob, job_of
 from orchestrator.lock_answers import answers_of
 from orchestrator.registry import SagaRegistry
-from orchestrator.sender import Sender
+from orchestrator.sender import Sender, counting_as_sent
 from orchestrator.signal_codec import EVENT, signal_from_row
-from orchestrator.signals import CodeFailed, DeadlinePassed, EventMatched, ReplyReceived
+from orchestrator.signals import CodeFailed, DeadlinePassed, EventMatched
 from orchestrator.start_messages import start_types
 from orchestrator.store import (
     CommandRef,
@@ -41,6 +41,7 @@ from orchestrator.store import (
     UnmatchedMessage,
 )
 from orchestrator.telling import Telling
+from orchestrator.unlocked import received, tell_unlocked
 from orchestrator.watching import Watching
 from orchestrator.workers import DEAD_AFTER
 
@@ -101,8 +102,26 @@ class Engine:
 
     async def replies(self, items: Sequence[Reply | Unmatched]) -> None:
         """Decide replies, in order; those that fit nothing are kept whole with why."""
-        replies = [item for item in items if isinstance(item, Reply)]
+        replies = await self._unlocked([item for item in items if isinstance(item, Reply)])
         unmatched = [unmatched_message(item, item.reason) for item in items if isinstance(item, Unmatched)]
+        if replies or unmatched:
+            await self._replies(replies, unmatched)
+
+    async def _unlocked(self, replies: Sequence[Reply]) -> Sequence[Reply]:
+        """Decide, without a transaction, what needs none; return what is left for one."""
+        read = await self._store.read_commands([item.command_id for item in replies]) if replies else None
+        if read is None:
+            return replies
+        batch = self._batch(read[1])
+        left = tell_unlocked(batch, replies, read[0])
+        decisions, commands = batch.sending()
+        failpoints.reached("engine.decided")
+        if decisions and not await self._store.write(decisions, batch.now):
+            return replies
+        await self._committed(batch, commands)
+        return left
+
+    async def _replies(self, replies: Sequence[Reply], unmatched: Sequence[UnmatchedMessage]) -> None:
         put_aside = 0
 
         async def work(tx: StoreTransaction) -> Batch:
@@ -121,9 +140,7 @@ class Engine:
     def _reply(self, batch: Batch, item: Reply, ref: CommandRef | None) -> UnmatchedMessage | None:
         if ref is None:
             return unmatched_message(item, f"correlation id {item.command_id} is of nothing we sent")
-        incoming = ReplyReceived(
-            ref.key, ref.round, ref.attempt, item.outcome, item.body, item.error_code, item.moves_deadline_by
-        )
+        incoming = received(item, ref)
         told = batch.tell(ref.saga_id, incoming)
         if told.decision is None or told.error or told.decision.parked:
             batch.park(ref.saga_id, incoming, error=told.error)
@@ -230,7 +247,12 @@ class Engine:
     async def _woken(self, tx: StoreTransaction, locked: Locked) -> Batch:
         if self.watching is not None:
             locked = await _traced(tx, locked, self.watching)
+        sent = self._sender.unmarked(locked)
+        if sent:  # deadlines count from when a command was sent
+            await tx.mark_sent(list(sent))
+            locked = counting_as_sent(locked, sent)
         batch = self._batch(locked)
+        batch.marked = sent
         waiting = [saga.id for saga in locked.sagas.values() if saga.seq]
         if waiting:
             await self._take_signals(tx, batch, await tx.pending_signals(waiting))
@@ -368,9 +390,14 @@ class Engine:
         except BaseException:
             self._sender.give_back(marks, problems)
             raise
+        await self._committed(batch, commands, marked=bool(marks))
+
+    async def _committed(self, batch: Batch, commands: Sequence[SagaCommand], *, marked: bool = False) -> None:
+        """What follows a commit: publish, and tell whom it concerns."""
         failpoints.reached("engine.committed")
-        if marks:
+        if marked:
             failpoints.reached("engine.marked")
+        self._sender.answered(batch.sent)
         if self.watching is not None:
             self.watching.committed(batch.changes)
         await self._sender.send(commands)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Final
 from uuid import UUID
 
@@ -20,9 +21,11 @@ from messaging.errors import NotConfirmed, PublishError
 from messaging.logged import ids_of
 from messaging.retry import Retry, wait_before
 from messaging.transport import Outgoing, Transport
+from orchestrator.copies import copied
+from orchestrator.instance import SagaInstance
 from orchestrator.outgoing import command_message
 from orchestrator.reply_tokens import ReplyTokens
-from orchestrator.store import SagaCommand
+from orchestrator.store import Locked, SagaCommand
 from orchestrator.watching import Watching
 
 logger = logging.getLogger(__name__)
@@ -43,6 +46,7 @@ class Sender:
         watching: who is told.
         tokens: makes the tokens by which commands may be answered later; None: they have none.
         now: what time it is.
+        marks_after: how long a confirmed send waits for its answer, which says the same, before it is to be marked.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Sender:
         watching: Watching | None = None,
         tokens: ReplyTokens | None = None,
         now: Callable[[], datetime] = partial(datetime.now, UTC),  # noqa: B008 - called each time
+        marks_after: timedelta = timedelta(0),
     ) -> None:
         self._watching, self._tokens = watching, tokens
         self._transport, self._reply_to, self._timeout = transport, reply_to, timeout
@@ -65,7 +70,9 @@ class Sender:
         self._filled, self._room, self._idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._room.set()
         self._idle.set()
-        self._marks: list[UUID] = []
+        self._marks: dict[UUID, datetime] = {}
+        """Each with the instant from which on it is to be written; in that order."""
+        self._marks_after = marks_after
         self._problems: dict[UUID, tuple[datetime, str]] = {}
 
     async def send(self, commands: Sequence[SagaCommand]) -> None:
@@ -120,11 +127,12 @@ class Sender:
         if self._watching is not None:
             self._watching.sent(messages, outcomes)
         failpoints.reached("engine.published")
+        ripe = self._now() + self._marks_after
         for command, outgoing, outcome in zip(commands, messages, outcomes, strict=True):
             command_id = command.record.command_id
             assert command_id is not None
             if outcome is None:
-                self._marks.append(command_id)
+                self._marks[command_id] = ripe
             else:
                 self._problems[command_id] = (self._try_again_at(command, outgoing, outcome), outcome.problem)
 
@@ -142,11 +150,32 @@ class Sender:
     @property
     def has_news(self) -> bool:
         """Whether there is something to write."""
-        return bool(self._marks or self._problems)
+        return bool(self._problems) or any(ripe <= self._now() for ripe in islice(self._marks.values(), 1))
+
+    def answered(self, command_ids: Iterable[UUID]) -> None:
+        """Forget marks of attempts whose answers are written: those say that they were sent."""
+        for command_id in command_ids:
+            self._marks.pop(command_id, None)
+
+    def unmarked(self, locked: Locked) -> set[UUID]:
+        """Attempts of these sagas that are confirmed, and not marked yet."""
+        if not self._marks:
+            return set()
+        records = (record for saga in locked.sagas.values() for record in saga.steps.values())
+        return {
+            one.command_id for one in records if one.send_after and one.command_id and one.command_id in self._marks
+        }
+
+    def hurry(self) -> None:
+        """Have every mark written with the next transaction: no answers are waited for any more."""
+        self._marks_after = timedelta(0)
+        self._marks = dict.fromkeys(self._marks, self._now())
 
     def take_marks(self, limit: int = 1000) -> list[UUID]:
-        """Confirmed attempts not yet marked; give them back if the transaction fails."""
-        taken, self._marks = self._marks[:limit], self._marks[limit:]
+        """Confirmed attempts that are to be marked now; give them back if the transaction fails."""
+        now = self._now()
+        taken = [command_id for command_id, ripe in islice(self._marks.items(), limit) if ripe <= now]
+        self.answered(taken)
         return taken
 
     def take_problems(self) -> dict[UUID, tuple[datetime, str]]:
@@ -156,5 +185,19 @@ class Sender:
 
     def give_back(self, marks: Iterable[UUID], problems: Mapping[UUID, tuple[datetime, str]]) -> None:
         """Take back what was not written."""
-        self._marks.extend(marks)
+        self._marks = {**dict.fromkeys(marks, self._now()), **self._marks}
         self._problems = {**problems, **self._problems}
+
+
+def counting_as_sent(locked: Locked, sent: Set[UUID]) -> Locked:
+    """The same sagas, with these attempts as their rows are once they are marked."""
+    return Locked(locked.now, {saga.id: _counting(saga, locked.now, sent) for saga in locked.sagas.values()})
+
+
+def _counting(saga: SagaInstance, now: datetime, sent: Set[UUID]) -> SagaInstance:
+    marked = {
+        key: copied(record, send_after=None, sent_at=now)
+        for key, record in saga.steps.items()
+        if record.command_id in sent
+    }
+    return copied(saga, steps={**saga.steps, **marked}) if marked else saga

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from messaging.codec import Limits
 from messaging.errors import TopologyMismatch
@@ -31,6 +31,9 @@ from orchestrator.watching import Watcher, Watching
 from orchestrator.workers import Worker, this_process
 
 logger = logging.getLogger(__name__)
+
+_MARKS_AFTER: Final = timedelta(milliseconds=500)
+"""Most commands are answered sooner, and need no mark: an answer says that they were sent."""
 
 
 class Outbox(Protocol):
@@ -126,6 +129,7 @@ class OrchestratorService:
             timeout=grace / 2,
             watching=self._watching,
             tokens=self._tokens,
+            marks_after=_MARKS_AFTER,
         )
         limits = Limits(max_body_bytes=settings.max_body_bytes)
         engine_settings = EngineSettings(
@@ -203,6 +207,7 @@ class OrchestratorService:
         await self._local.stop(drain / 4)
         if not await self._sender.drained(drain / 4):
             logger.warning("Some commands are still unsent; the next process sends them")
+        self._sender.hurry()
         try:
             await asyncio.wait_for(self._engine.flush_marks(), drain.total_seconds() / 4)
         except Exception as error:  # noqa: BLE001 - unmarked sends cost a second copy with the same id, nothing else

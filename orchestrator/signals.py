@@ -335,6 +335,11 @@ class Decision:
         """All records of the saga, changed ones included."""
         return self.instance.steps
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but the saga's own row, its records, and what was replaced and noted is to be written."""
+        return not (self.events or self.items or self.children or self.tells or self.locks or self.search)
+
     def then(self, later: Decision) -> Decision:
         """Join with a decision made on this one's result, so that a saga is saved once a batch."""
         added = (*self.added, *later.added)

@@ -485,6 +485,20 @@ class SagaStore(Protocol):
         """Begin a transaction; commits when the block ends, rolls back when it raises."""
         ...
 
+    async def read_commands(self, command_ids: Sequence[UUID]) -> tuple[Mapping[UUID, CommandRef], Locked] | None:
+        """Find attempts as `lock_commands` does, with their sagas as they are at one instant; nothing is locked.
+
+        Sagas that cannot be read whole like this are left out. None: it is no gain here, take a transaction.
+        """
+        ...
+
+    async def write(self, decisions: Sequence[Decision], now: datetime) -> bool:
+        """Write plain decisions, of at least one saga, that were made on what was read, in a transaction of their own.
+
+        Returns False, and writes nothing, if one of the sagas was changed since it was read.
+        """
+        ...
+
     async def has_due(self) -> bool:
         """Whether a scan may find something: a saga whose time has come, a pending signal, a command to be sent.
 

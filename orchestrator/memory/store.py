@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,7 +22,8 @@ from orchestrator.memory.sending import SendingRows
 from orchestrator.memory.signals import SignalRows
 from orchestrator.memory.tables import MemoryTables
 from orchestrator.rising_ids import RisingIds
-from orchestrator.store import AuditEntry, Clock, UnmatchedMessage
+from orchestrator.signals import Decision
+from orchestrator.store import AuditEntry, Clock, CommandRef, Locked, UnmatchedMessage
 
 T = TypeVar("T")
 
@@ -97,6 +98,21 @@ class MemoryStore:
 
     def _begin(self) -> MemoryTransaction:
         return MemoryTransaction(self.tables, self._clock, self._new_id)
+
+    async def read_commands(self, command_ids: Sequence[UUID]) -> tuple[Mapping[UUID, CommandRef], Locked]:
+        """Find attempts, and their sagas as they are now."""
+        async with self._lock:
+            return await self._begin().lock_commands(command_ids)
+
+    async def write(self, decisions: Sequence[Decision], now: datetime) -> bool:
+        """Write what was decided, unless one of the sagas was changed since it was read."""
+        sagas = [decision.instance for decision in decisions]
+        async with self.transaction() as tx:
+            found = (await tx.lock([saga.id for saga in sagas])).sagas
+            if any(saga.id not in found or found[saga.id].revision != saga.revision for saga in sagas):
+                return False
+            await tx.save(decisions)
+        return True
 
     async def has_due(self) -> bool:
         """Whether a scan may find something."""

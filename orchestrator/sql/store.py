@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.memory import SystemClock
+from orchestrator.signals import Decision
 from orchestrator.sql.cold import Cold
 from orchestrator.sql.connecting import ConnectionSettings, EngineLock, connect
 from orchestrator.sql.faults import is_transient
@@ -18,8 +21,9 @@ from orchestrator.sql.postgresql import PostgresHot
 from orchestrator.sql.revisions import check_revisions
 from orchestrator.sql.sqlite import SqliteHot
 from orchestrator.sql.transaction import SqlTransaction
+from orchestrator.sql.unlocked import Unlocked
 from orchestrator.sql.writer import Writer
-from orchestrator.store import Clock
+from orchestrator.store import Clock, CommandRef, Locked
 
 _SET_TIMEOUTS: Final = ", ".join(f"set_config('{name}', :{name}, true)" for name in ConnectionSettings().timeouts())
 
@@ -57,6 +61,10 @@ class SqlStore:
         self._cold = Cold(schema)
         self._lock = EngineLock(self._file()) if self._sqlite and runs_engine and self._file() else None
         self._writer = Writer(self.engine, keep=self._owned) if self._sqlite else None
+        # SQLite has one writer: a transaction costs it nothing. Behind a pooler timeouts need a transaction.
+        unlocked = not self._sqlite and not self._settings.external_pooler
+        trusted = self._settings.trusted_for.total_seconds()
+        self._unlocked = Unlocked(self.engine, schema, clock, trusted=trusted) if unlocked else None
 
     def _file(self) -> str:
         database = self.engine.url.database or ""
@@ -98,6 +106,20 @@ class SqlStore:
             here = None if using.inside is None else using.inside.connection
             yield SqlTransaction(using.connection, self._hot, self._cold, self.schema, here=here)
 
+    async def read_commands(self, command_ids: Sequence[UUID]) -> tuple[Mapping[UUID, CommandRef], Locked] | None:
+        """One statement on PostgreSQL; None on SQLite, and behind a pooler."""
+        return None if self._unlocked is None else await self._unlocked.read(command_ids)
+
+    async def write(self, decisions: Sequence[Decision], now: datetime) -> bool:
+        """One statement, where `read_commands` reads.
+
+        Raises:
+            RuntimeError: it does not.
+        """
+        if self._unlocked is None:
+            raise RuntimeError("write() belongs to read_commands(), which gives nothing here; use a transaction")
+        return await self._unlocked.write(decisions, now)
+
     async def has_due(self) -> bool:
         """One statement, which locks nothing."""
         if self._writer is not None:
@@ -114,6 +136,8 @@ class SqlStore:
         """Let go of connections and of the file's lock. Idempotent."""
         if self._writer is not None:
             await self._writer.close()
+        if self._unlocked is not None:
+            await self._unlocked.close()
         if self._owned:
             await self.engine.dispose()
         if self._lock is not None:

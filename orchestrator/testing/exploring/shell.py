@@ -45,7 +45,7 @@ class Shell:
         self._world = world
         self.store = ExploredStore(world)
         self.broker = Broker(self.store)
-        self._sender = Sender(self.broker, REPLIES, timeout=GRACE / 2)
+        self._sender = Sender(self.broker, REPLIES, timeout=GRACE / 2, now=lambda: world.now)
         self._sender.give_back(world.marks, {})
         self.engine = Engine(registry, self.store, self._sender, EngineSettings(grace=GRACE))
         wake = asyncio.Event()

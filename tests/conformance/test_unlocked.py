@@ -1,0 +1,151 @@
+"""Sagas read without a lock and written if nobody has changed them since, on each store that offers it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from orchestrator.instance import ITEMS, SagaInstance
+from orchestrator.roster import Roster
+from orchestrator.signals import Decision, Note, Replaced
+from orchestrator.sql import SqlStore
+from orchestrator.store import CommandRef
+from tests.conformance.stores import NOON, SECOND, MovableClock, adding, changing, command, load, make_store, opened
+from tests.conformance.stores import started as stored
+
+ON_POSTGRESQL = pytest.mark.parametrize("store", ["postgresql", "psycopg"], indirect=True)
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock()
+
+
+@pytest.fixture(params=["memory", "postgresql", "psycopg"])
+async def store(request: pytest.FixtureRequest, clock: MovableClock) -> AsyncIterator[Any]:
+    where = "" if request.param == "memory" else request.getfixturevalue("migrated_database")
+    async with opened(make_store(request.param, where, clock)) as store:
+        yield store
+
+
+def the_command(saga: SagaInstance) -> Any:
+    (record,) = saga.steps.values()
+    return record.command_id
+
+
+async def test_attempts_and_their_sagas_are_read_as_with_a_lock(store: Any) -> None:
+    one, two = await stored(store, command()), await stored(store, command())
+    (record,) = one.steps.values()
+    second = replace(record, attempt=2, command_id=uuid4())
+    old = Replaced(the_command(one), record.key, 1, 1)
+    assert await store.write([replace(changing(one, second), replaced=(old,))], NOON)
+    asked = [the_command(one), second.command_id, the_command(two), uuid4()]
+
+    refs, found = await store.read_commands(asked)
+
+    async with store.transaction() as tx:
+        locked_refs, locked = await tx.lock_commands(asked)
+    assert (refs, found) == (locked_refs, locked)
+    assert refs[the_command(one)] == CommandRef(one.id, record.key, 1, 1)
+
+
+async def test_what_was_decided_on_a_saga_as_it_is_is_written_whole(store: Any, clock: MovableClock) -> None:
+    saga = await stored(store, command())
+    _, found = await store.read_commands([the_command(saga)])
+    decision = adding(found.sagas[saga.id], command("Next", seq=2))
+    clock.move(SECOND)
+
+    assert await store.write([replace(decision, notes=(Note("retried", "Next", "once more"),))], found.now)
+
+    saved = await load(store, saga.id)
+    assert saved.revision == saga.revision + 1
+    assert {key.step for key in saved.steps} == {*(key.step for key in saga.steps), "Next"}
+
+
+async def test_nothing_of_a_batch_is_written_if_one_of_its_sagas_was_changed_since(store: Any) -> None:
+    one, two = await stored(store, command()), await stored(store, command())
+    _, found = await store.read_commands([the_command(one), the_command(two)])
+    assert await store.write([Decision(two)], NOON)
+
+    decisions = [adding(found.sagas[saga.id], command("Next", seq=2)) for saga in (one, two)]
+    assert not await store.write(decisions, found.now)
+
+    assert (await load(store, one.id)).revision == one.revision
+    assert {k.step for saga in (one, two) for k in (await load(store, saga.id)).steps} == {k.step for k in one.steps}
+
+
+async def test_what_a_transaction_is_about_to_change_is_not_written_over(store: Any) -> None:
+    saga = await stored(store, command())
+    _, found = await store.read_commands([the_command(saga)])
+    async with store.transaction() as tx:
+        locked = await tx.lock([saga.id])
+        writing = asyncio.create_task(store.write([adding(found.sagas[saga.id], command("Next", seq=2))], NOON))
+        await asyncio.sleep(0)
+        await tx.save([Decision(replace(locked.sagas[saga.id], current_step="Elsewhere"))])
+
+    assert not await writing
+    assert (await load(store, saga.id)).current_step == "Elsewhere"
+
+
+@ON_POSTGRESQL
+async def test_batches_that_meet_in_any_order_never_wait_for_each_other_in_a_circle(store: Any) -> None:
+    sagas = [await stored(store, command()) for _ in range(60)]
+    async with store.engine.begin() as connection:  # row by row, in the order of the batch, as on a large table
+        for way in ("hashjoin", "mergejoin", "seqscan"):
+            await connection.exec_driver_sql(f'ALTER DATABASE "{store.engine.url.database}" SET enable_{way} = off')
+    await store.engine.dispose()
+    processes = [SqlStore(store.engine) for _ in range(4)]
+
+    async def one_of_many(process: SqlStore, turn: int) -> bool:
+        turned = sagas[turn:] + sagas[:turn]
+        read = await process.read_commands([the_command(saga) for saga in turned])
+        assert read is not None
+        found = [read[1].sagas[saga.id] for saga in (turned if turn % 2 else reversed(turned))]
+        return await process.write([changing(saga, *saga.steps.values()) for saga in found], NOON)
+
+    for _ in range(10):
+        written = await asyncio.gather(*(one_of_many(process, turn * 7) for turn, process in enumerate(processes)))
+        assert any(written)
+    for process in processes:
+        await process.close()
+
+
+@ON_POSTGRESQL
+async def test_a_saga_that_stands_in_a_for_each_is_left_to_a_transaction(store: Any) -> None:
+    roster = Roster(("Inner",), 3, 1, 2, ("a",))
+    group = command("Group", wire_name=ITEMS, memo=roster.memo, command_id=None, send_after=None)
+    saga = await stored(store, command(), group)
+    (one,) = [record.command_id for record in saga.steps.values() if record.command_id]
+
+    refs, found = await store.read_commands([one])
+
+    assert refs[one].saga_id == saga.id
+    assert not found.sagas
+
+
+@ON_POSTGRESQL
+async def test_a_lost_connection_is_replaced_by_the_next_statement(store: Any) -> None:
+    saga = await stored(store, command())
+    assert await store.read_commands([the_command(saga)])
+    kept = vars(vars(store)["_unlocked"])["_connection"]
+    (pid,) = (await kept.exec_driver_sql("SELECT pg_backend_pid()")).one()
+    async with store.engine.connect() as other:
+        await other.exec_driver_sql(f"SELECT pg_terminate_backend({pid})")
+
+    with pytest.raises(Exception) as lost:  # noqa: PT011 - each driver has its own
+        await store.read_commands([the_command(saga)])
+    assert store.is_transient(lost.value)
+
+    assert await store.read_commands([the_command(saga)])
+
+
+async def test_sqlite_has_no_use_for_it(tmp_path: Any) -> None:
+    async with opened(make_store("sqlite", f"sqlite:///{tmp_path / 'sagas.db'}", None)) as store:
+        assert await store.read_commands([uuid4()]) is None
+        with pytest.raises(RuntimeError, match="use a transaction"):
+            await store.write([], NOON)
