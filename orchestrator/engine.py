@@ -20,6 +20,7 @@ from orchestrator.batch import Batch
 from orchestrator.errors import ConcurrentUpdate
 from orchestrator.event_starts import start_by_events
 from orchestrator.granting import settle
+from orchestrator.holding import Holds
 from orchestrator.incoming import Events, Reply, Start, UnknownEvent, Unmatched, unmatched_message
 from orchestrator.instance import StepKey
 from orchestrator.late_starts import take_starts
@@ -79,6 +80,7 @@ class Engine:
         self._registry, self._store, self._sender = registry, store, sender
         self.watching = watching
         self.settings = settings or EngineSettings()
+        self.holds = Holds()
         self._at_hand: tuple[UUID, ...] = ()
         self.events_published: Callable[[], None] = lambda: None
         """Called after a commit that put events into the outbox."""
@@ -239,7 +241,7 @@ class Engine:
             found = self._took_on(locked)
             if found:
                 failpoints.reached("engine.timer_claimed")
-            return await self._woken(tx, locked)
+            return await self._woken(tx, await self.holds.passed(tx, locked))
 
         await self._run(work)
         return found

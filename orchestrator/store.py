@@ -17,6 +17,7 @@ from uuid import UUID
 from messaging.transport import Outgoing
 from orchestrator.backlog import Backlog, OldSagas, Outcomes, UnsentCommands
 from orchestrator.granting import LockRow
+from orchestrator.holds import Hold
 from orchestrator.instance import Pin, SagaInstance, SagaStatus, StepKey, StepRecord
 from orchestrator.retention import EndedTree, EndedTrees, Place, Rest
 from orchestrator.signals import Decision, LockChange
@@ -219,6 +220,38 @@ class StoreTransaction(Protocol):
 
     async def set_pins(self, pins: Mapping[UUID, Pin]) -> None:
         """Have locked sagas belong to another version of their definition."""
+        ...
+
+    async def holds(self) -> list[Hold]:
+        """Return what is held now, the longest held first."""
+        ...
+
+    async def hold(self, saga: str, version: int | None, *, reason: str, by: str) -> Hold | None:
+        """Hold a version of a definition, or (None) all of it; None, and nothing is written, if just that is held."""
+        ...
+
+    async def release(self, saga: str, version: int | None, *, reason: str, by: str) -> list[Hold]:
+        """End the holds of a version, or (None) all holds of a name; return them. Their rows stay, with who and why.
+
+        What they kept from beginning is due once `wake_new` has made it so.
+        """
+        ...
+
+    async def released_since(self, saga: str, version: int, since: datetime) -> bool:
+        """Whether a hold that concerned this version was ended since then."""
+        ...
+
+    async def wake_new(
+        self, saga: str, version: int | None, *, after: UUID | None = None, limit: int = 1000
+    ) -> UUID | None:
+        """Make those due that have not begun, at most so many, by id; return the last one's if more may follow.
+
+        Waits for those that another transaction has locked: it may be putting them off.
+        """
+        ...
+
+    async def put_off(self, until: Mapping[UUID, datetime]) -> None:
+        """Have locked sagas that go forward looked at then, and not before; nothing else of them changes."""
         ...
 
     async def announce(self, worker: Worker, *, dead_after: timedelta) -> list[Worker]:

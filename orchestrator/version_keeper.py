@@ -103,7 +103,9 @@ class VersionKeeper:
             async def work(tx: StoreTransaction, batch_of: Callable[[Locked], Batch]) -> Batch:
                 nonlocal found
                 locked = await lock(tx)
-                found, batch = len(locked.sagas), batch_of(locked)
+                found = len(locked.sagas)
+                locked = await self._engine.holds.passed(tx, locked)
+                batch = batch_of(locked)
                 for saga in locked.sagas.values():
                     transition(batch, saga)
                 return batch

@@ -15,6 +15,7 @@ from orchestrator.errors import ConcurrentUpdate
 from orchestrator.instance import SagaInstance
 from orchestrator.memory.backlog import BacklogRows
 from orchestrator.memory.events import EventRows
+from orchestrator.memory.holds import HoldRows
 from orchestrator.memory.locks import LockRows
 from orchestrator.memory.purging import PurgeRows
 from orchestrator.memory.sagas import SagaRows
@@ -38,7 +39,7 @@ class SystemClock:
         return datetime.now(UTC)
 
 
-class MemoryTransaction(SagaRows, SendingRows, SignalRows, EventRows, LockRows, PurgeRows, BacklogRows):
+class MemoryTransaction(SagaRows, SendingRows, SignalRows, EventRows, LockRows, HoldRows, PurgeRows, BacklogRows):
     """One transaction: writes go to the tables at once, and are undone when it rolls back."""
 
     async def add_unmatched(self, messages: Sequence[UnmatchedMessage]) -> None:

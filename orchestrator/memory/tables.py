@@ -8,6 +8,7 @@ from uuid import UUID
 
 from messaging.transport import Outgoing
 from orchestrator.granting import LockRow
+from orchestrator.holds import Hold
 from orchestrator.instance import Item, SagaInstance, StepKey
 from orchestrator.signals import Note
 from orchestrator.store import AuditEntry, CommandRef, ReceivedEvent, StoredSignal, UnmatchedMessage
@@ -65,6 +66,8 @@ class MemoryTables:
     workers: dict[UUID, tuple[Worker, datetime]] = field(default_factory=dict[UUID, tuple[Worker, datetime]])
     locks: dict[UUID, LockRow] = field(default_factory=dict[UUID, LockRow])
     held_since: dict[UUID, datetime] = field(default_factory=dict[UUID, datetime])
+    holds: dict[UUID, tuple[Hold, datetime | None]] = field(default_factory=dict[UUID, tuple[Hold, datetime | None]])
+    """What is or was held, and when it was released."""
     search: dict[tuple[UUID, str], str] = field(default_factory=dict[tuple[UUID, str], str])
 
     def copied(self) -> MemoryTables:

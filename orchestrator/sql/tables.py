@@ -42,7 +42,7 @@ from sqlalchemy import (
 from orchestrator.instance import BlockedReason, Direction, SagaStatus, StepStatus
 from orchestrator.sql.types import Id, Instant
 
-SCHEMA_REVISION: Final = "0010"
+SCHEMA_REVISION: Final = "0012"
 """The oldest revision of `migrations/versions/orchestrator` that this code works with."""
 VERSION_TABLE: Final = "saga_schema_version"
 
@@ -322,6 +322,23 @@ saga_worker = Table(
     _instant("started_at", nullable=False),
     _instant("heartbeat_at", nullable=False),
     Index("ix_saga_worker_heartbeat_at", "heartbeat_at"),
+)
+
+saga_hold = Table(
+    "saga_hold",
+    metadata,
+    Column("id", Id, primary_key=True),
+    _required("name"),
+    # Null: all versions.
+    Column("version", Integer),
+    _instant("held_at", nullable=False),
+    Column("by", Text, nullable=False),
+    _required("reason"),
+    # Of what is over: it stays, for who asks later.
+    _instant("released_at"),
+    _blank("released_by"),
+    _blank("release_reason"),
+    _partial("ix_saga_hold_held", "name", where="released_at IS NULL"),
 )
 
 saga_request = Table(

@@ -17,10 +17,11 @@ from messaging.transport import Outgoing
 from orchestrator.backlog import Backlog, OldSagas, Outcomes, UnsentCommands
 from orchestrator.errors import ConcurrentUpdate
 from orchestrator.granting import LockRow
+from orchestrator.holds import Hold
 from orchestrator.instance import Pin, SagaInstance, SagaStatus
 from orchestrator.retention import EndedTree, EndedTrees, Place, Rest
 from orchestrator.signals import Decision, LockChange
-from orchestrator.sql import backlog, purging, versions
+from orchestrator.sql import backlog, holds, purging, versions
 from orchestrator.sql.cold import Cold
 from orchestrator.sql.hot import Hot
 from orchestrator.sql.items import write_items
@@ -131,6 +132,34 @@ class SqlTransaction:
         """One statement, run for each."""
         if pins:
             await self._run(versions.set_pins, pins, self._schema)
+
+    async def holds(self) -> list[Hold]:
+        """One statement."""
+        return await self._run(holds.held, self._schema)
+
+    async def hold(self, saga: str, version: int | None, *, reason: str, by: str) -> Hold | None:
+        """Two statements."""
+        asked = holds.Asked(saga, version, reason, by)
+        return await self._run(holds.hold, asked, await self.now(), self._schema)
+
+    async def release(self, saga: str, version: int | None, *, reason: str, by: str) -> list[Hold]:
+        """Two statements."""
+        asked = holds.Asked(saga, version, reason, by)
+        return await self._run(holds.release, asked, await self.now(), self._schema)
+
+    async def released_since(self, saga: str, version: int, since: datetime) -> bool:
+        """One statement."""
+        return await self._run(holds.released_since, saga, version, since, self._schema)
+
+    async def wake_new(
+        self, saga: str, version: int | None, *, after: UUID | None = None, limit: int = 1000
+    ) -> UUID | None:
+        """Two statements."""
+        return await self._run(holds.wake_new, (saga, version), await self.now(), after, limit, self._schema)
+
+    async def put_off(self, until: Mapping[UUID, datetime]) -> None:
+        """One statement for each instant."""
+        await self._run(holds.put_off, until, self._schema)
 
     async def announce(self, worker: Worker, *, dead_after: timedelta) -> list[Worker]:
         """Three statements, four the first time."""

@@ -12,7 +12,17 @@ import pytest
 from sqlalchemy import text
 
 from orchestrator.evidence import read_evidence
-from orchestrator.instance import BlockedReason, FirstCause, SagaStatus, StepKey, StepStatus
+from orchestrator.instance import (
+    BlockedReason,
+    Direction,
+    FirstCause,
+    Parent,
+    Pin,
+    SagaStatus,
+    StepKey,
+    StepRecord,
+    StepStatus,
+)
 from orchestrator.signals import Decision, Note
 from orchestrator.sql import SqlStore
 from orchestrator.status import SagaFilter, StatusReader
@@ -121,6 +131,64 @@ async def test_what_failed_first_stays_readable_and_a_block_tells_its_own_error(
         ("ReservingCredit", "limit-reached", "too much"),
         ("ShippingOrder", "closed", "no"),
     ]
+
+
+async def test_a_block_at_a_step_of_an_item_tells_that_items_error(store: SqlStore, reader: StatusReader) -> None:
+    def packing(branch: str, seq: int, error: str, direction: Direction = Direction.ACTION) -> StepRecord:
+        key = StepKey("PackingLine", direction, branch)
+        ended = {"status": StepStatus.REFUSED, "send_after": None, "ended_at": NOON}
+        return command(seq=seq, key=key, error_code=error, error_text=f"of {branch}", **ended)
+
+    def lines() -> list[StepRecord]:
+        undo = packing("sku-7", 2, "stuck", Direction.COMPENSATION)
+        return [packing("sku-7", 1, "torn"), undo, packing("sku-8", 3, "wet")]
+
+    blocked = {
+        "status": SagaStatus.BLOCKED,
+        "blocked_reason": BlockedReason.COMPENSATION_FAILED,
+        "blocked_at": NOON,
+        "wake_at": None,
+    }
+    at_an_item = await started(store, *lines(), **blocked, blocked_step="PackingLine/sku-7")
+    at_all_items = await started(store, *lines(), **blocked, blocked_step="PackingLine")
+
+    rows = [await reader.get(saga.id) for saga in (at_an_item, at_all_items)]
+
+    assert [(row.failed_step, row.error_code, row.error_text) for row in rows if row] == [
+        ("PackingLine/sku-7", "stuck", "of sku-7"),
+        ("PackingLine", None, None),
+    ]
+
+
+async def test_the_error_of_an_item_is_read_by_its_key_however_many_items_there_are(migrated_database: str) -> None:
+    async with opened(make_store("postgresql", migrated_database, MovableClock())) as store:
+        assert isinstance(store, SqlStore)
+        async with store.engine.connect() as connection:
+            await connection.execute(text("SET enable_seqscan = off"))
+            asked = "EXPLAIN SELECT error_text FROM saga_status WHERE saga_id = gen_random_uuid()"
+            plan = "\n".join(row[0] for row in await connection.execute(text(asked)))
+    (condition,) = {line.strip() for line in plan.splitlines() if "Index Cond" in line and "direction" in line} or {
+        plan
+    }
+    assert all(column in condition for column in ("saga_id =", "step =", "direction =", "branch ="))
+
+
+async def test_a_saga_that_is_held_waits_for_an_operator(store: SqlStore, reader: StatusReader) -> None:
+    new, begun = await started(store), await started(store, command())
+    child = await started(store, parent=Parent(begun.id, begun.id, "Paying"))
+    other = await started(store, pin=Pin("create-order", 2, "f2"))
+    async with store.transaction() as tx:
+        await tx.hold("create-order", 1, reason="they fail", by="ann")
+
+    async def waiting_for() -> list[str | None]:
+        rows = [await reader.get(saga.id) for saga in (new, begun, child, other)]
+        return [row.waiting_for for row in rows if row]
+
+    reply = "reply to reserve-credit from customers"
+    assert await waiting_for() == ["an operator to release its definition", reply, "the engine", "the engine"]
+    async with store.transaction() as tx:
+        await tx.release("create-order", None, reason="mended", by="bob")
+    assert await waiting_for() == ["the engine", reply, "the engine", "the engine"]
 
 
 async def test_listing_pages_through_everything_once(store: SqlStore, reader: StatusReader) -> None:

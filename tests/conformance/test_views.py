@@ -126,6 +126,7 @@ VIEWS = {
         "message_id": "character varying",
         "correlation_id": "character varying",
     },
+    "saga_held": {"saga": TEXT, "version": NUMBER, "held_at": INSTANT, "by": TEXT, "reason": TEXT},
     # Tables that are read as views are
     "saga_unmatched": {
         "id": ID,
