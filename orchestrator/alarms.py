@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from orchestrator.backlog import BlockedSagas, OldSagas, Outcomes, UnsentCommands
+from orchestrator.holding_failing import FAILING
 from orchestrator.instance import Pin
 from orchestrator.registry import SagaRegistry, pin_of
 from orchestrator.settings import OrchestratorSettings
@@ -216,7 +217,7 @@ def _failing(one: Outcomes, window: timedelta) -> Alarm:
         "turned_back": one.turned_back,
         "blocked": one.blocked,
     }
-    return Alarm("failing", which, text, facts, one.failed)
+    return Alarm(FAILING, which, text, facts, one.failed)
 
 
 def _sagas(number: int) -> str:

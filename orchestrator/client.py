@@ -22,6 +22,7 @@ from messaging.current_trace import current_trace
 from messaging.sql.sessions import CoroutineSession
 from messaging.sql.writing import after_commit
 from orchestrator import nudge
+from orchestrator.asking_holds import HoldsDefinitions, HoldsDefinitionsBlocking
 from orchestrator.asking_upgrades import AsksUpgrades, AsksUpgradesBlocking
 from orchestrator.bulk import Looks
 from orchestrator.definition import Saga
@@ -59,7 +60,7 @@ class StartedSaga:
     created: bool
 
 
-class SagaClient(AsksUpgrades, ErasesSagas):
+class SagaClient(AsksUpgrades, ErasesSagas, HoldsDefinitions):
     """Sagas from asyncio.
 
     Args:
@@ -177,7 +178,7 @@ class SagaClient(AsksUpgrades, ErasesSagas):
         return result
 
 
-class BlockingSagaClient(AsksUpgradesBlocking, ErasesSagasBlocking):
+class BlockingSagaClient(AsksUpgradesBlocking, ErasesSagasBlocking, HoldsDefinitionsBlocking):
     """Sagas from threads, scripts, Django and Flask; each method as in `SagaClient`."""
 
     def __init__(self, engine: Engine, *, schema: str | None = None) -> None:

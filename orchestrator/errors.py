@@ -11,6 +11,7 @@ Each error names, in its text, what happened and what to do:
     ├── UnknownToken            the caller: no command can be answered with this token
     ├── UnknownDefinition       whoever deploys: this process does not have the saga's code
     ├── ActionRefused           the operator: the saga's state does not allow this action
+    ├── HoldRefused             the operator: a hold or a release does not fit what is held
     ├── StateUnusable           the caller: a start's state cannot be stored, or is of another type
     ├── SearchRefused           the caller: a list is asked for what no state can have
     ├── SchemaMismatch          whoever deploys: `saga migrate`
@@ -99,6 +100,10 @@ class ActionRefused(SagaError):
     def __init__(self, saga_id: UUID, action: str, problem: str) -> None:
         self.saga_id, self.action, self.problem = saga_id, action, problem
         super().__init__(f"{action} of saga {saga_id} refused: {problem}")
+
+
+class HoldRefused(SagaError):
+    """What is to be held is held already, or what is to be released is not held. Nothing was changed."""
 
 
 class StateUnusable(SagaError, ValueError):

@@ -13,7 +13,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, and_, func, or_, select
 
-from orchestrator.instance import LOCKS, TIMER, Direction, Pin, StepStatus
+from orchestrator.holds import Hold
+from orchestrator.instance import LOCKS, TIMER, Direction, Pin, SagaStatus, StepStatus
+from orchestrator.sql.holds import held
 from orchestrator.sql.tables import (
     in_schema,
     saga_event,
@@ -103,6 +105,8 @@ class Evidence:
     """Code and text of what went wrong last at the step that blocks it."""
     holds: Sequence[Held] = ()
     """What it holds."""
+    kept_by: Hold | None = None
+    """What keeps it from beginning: a hold of its definition."""
 
 
 def read_evidence(connection: Connection, saga_id: UUID, *, schema: str | None = None) -> Evidence | None:
@@ -119,6 +123,7 @@ def read_evidence(connection: Connection, saga_id: UUID, *, schema: str | None =
         _known(connection, saga_id, schema),
         _blocking_error(connection, saga, schema),
         _holds(connection, saga_id, schema),
+        _kept_by(connection, saga, schema),
     )
 
 
@@ -196,6 +201,15 @@ def _holds(connection: Connection, saga_id: UUID, schema: str | None) -> list[He
         .order_by(held.c.id)
     )
     return [Held(*row) for row in connection.execute(statement)]
+
+
+def _kept_by(connection: Connection, saga: SagaRow, schema: str | None) -> Hold | None:
+    """Of a child nothing: it is part of a saga that has begun."""
+    hold = next((one for one in held(connection, schema) if one.concerns(saga.saga, saga.version)), None)
+    instance = in_schema(saga_instance, schema).c
+    not_begun = (instance.id == saga.saga_id, instance.seq == 0, instance.parent_id.is_(None))
+    running = saga.status is SagaStatus.RUNNING
+    return hold if hold and running and connection.scalar(select(instance.id).where(*not_begun)) else None
 
 
 def _of_row(row: Any, kept_events: int, holders: Sequence[Holder]) -> Awaited:

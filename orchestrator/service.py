@@ -17,6 +17,7 @@ from orchestrator import nudge
 from orchestrator.alarms import checks_of
 from orchestrator.engine import Engine, EngineSettings
 from orchestrator.errors import InstallationMismatch
+from orchestrator.holding_failing import HoldsFailing
 from orchestrator.intake import Intake
 from orchestrator.local_runner import LocalRunner
 from orchestrator.loop import EngineLoop, LoopSettings
@@ -157,10 +158,12 @@ class OrchestratorService:
             self._spawn(self._outbox.run(), "outbox relay")
 
     def _made_watchdog(self) -> Watchdog:
-        watching, checks = self._watching, checks_of(self._settings, self._registry)
+        watching, settings, store = self._watching, self._settings, self._store
+        checks = checks_of(settings, self._registry)
+        act = HoldsFailing(store, settings.seconds("alarm_window")) if settings.hold_failing else None
         if watching is None:
-            return Watchdog(self._store, checks, lambda _: None)
-        return Watchdog(self._store, checks, watching.alarmed, watching.waiting if watching.want_backlog else None)
+            return Watchdog(store, checks, lambda _: None, act=act)
+        return Watchdog(store, checks, watching.alarmed, watching.waiting if watching.want_backlog else None, act)
 
     async def _announced(self) -> Worker:
         """Tell what this process has, before messages can reach the queue that others may not be able to read."""

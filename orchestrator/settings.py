@@ -87,6 +87,9 @@ class OrchestratorSettings(LayeredSettings):
     failing_alarm_sagas: Annotated[int, Field(ge=1)] = Field(
         default=20, description="... of at least so many that failed"
     )
+    hold_failing: bool = Field(
+        default=False, description="Hold a version that this alarm is up about: its sagas begin once it is released"
+    )
     drain_seconds: Seconds = Field(default=20.0, description="How long SIGTERM waits for what is under way")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=1024 * 1024, description="The largest reply or event"

@@ -68,6 +68,7 @@ class Watchdog:
         checks: what to ask.
         tell: called with each alarm that is new or has grown, after it was logged; must not raise.
         show: called at each look with what waits in the database; must not raise.
+        act: called at each look but the first with what is up; what it raises is logged, and it is called again.
     """
 
     def __init__(
@@ -76,8 +77,9 @@ class Watchdog:
         checks: Sequence[Check],
         tell: Callable[[Alarm], None],
         show: Callable[[Backlog], None] | None = None,
+        act: Callable[[Sequence[Alarm]], Awaitable[None]] | None = None,
     ) -> None:
-        self._store, self._checks, self._tell, self._show = store, checks, tell, show
+        self._store, self._checks, self._tell, self._show, self._act = store, checks, tell, show, act
         self._told: dict[tuple[str, str], float] = {}
         self._stopping = asyncio.Event()
 
@@ -107,6 +109,15 @@ class Watchdog:
             self._show(backlog)
         if alarms:
             self._take(raised)
+            await self._acted(raised)
+
+    async def _acted(self, raised: Sequence[Alarm]) -> None:
+        if self._act is None:
+            return
+        try:
+            await self._act(raised)
+        except Exception as error:  # noqa: BLE001 - the next look does it
+            logger.warning("What should follow from an alarm could not be done: %s. Trying again.", error)
 
     def _take(self, raised: Sequence[Alarm]) -> None:
         told = self._told

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from orchestrator.evidence import Awaited, Evidence, Holder
+from orchestrator.holds import Hold
 from orchestrator.instance import (
     CHILD,
     GRANTED,
@@ -68,6 +69,8 @@ def _sentences(evidence: Evidence, now: datetime) -> Iterator[str]:
     yield _standing(saga, now)
     if saga.paused_at is not None:
         yield _paused(evidence, now)
+    if evidence.kept_by is not None:
+        yield _kept(evidence.kept_by)
     if saga.blocked_reason is not None:
         yield _BLOCKED[BlockedReason(saga.blocked_reason)].format(step=saga.blocked_step or "the saga")
         if last := _problem(*evidence.blocking_error):
@@ -106,6 +109,11 @@ def _paused(evidence: Evidence, now: datetime) -> str:
     kept = f" Kept until it is resumed: {_count(parked, 'message')}." if parked else ""
     since = _ago(evidence.saga.paused_at or now, now)
     return f"It was paused {since}{who}. Nothing is sent, and deadlines stand still.{kept}"
+
+
+def _kept(hold: Hold) -> str:
+    who = hold.by or "an operator"
+    return f"Its definition is held since {instant(hold.held_at)} by {who}: {hold.reason}. It has not begun, and waits."
 
 
 _BLOCKED: Final = {
@@ -235,6 +243,9 @@ def _advice(evidence: Evidence, now: datetime) -> Iterator[Advice]:
         yield from _of_the_version(saga)
     elif _unnoticed(saga, now) or _unanswered(evidence, now):
         yield Advice(f"Start an engine that knows {saga.saga} v{saga.version}: saga run ...", "it takes the saga on")
+    if evidence.kept_by is not None:
+        version = "" if evidence.kept_by.version is None else f" --version {evidence.kept_by.version}"
+        yield Advice(f'saga release {saga.saga}{version} --reason "..."', "all of its sagas that wait begin")
     if saga.paused_at is not None:
         yield _command(saga, "resume", "what came meanwhile is applied, then it goes on; deadlines move by the pause")
     if saga.blocked_reason is not None:

@@ -175,7 +175,19 @@ def _trouble(connection: Connection, schema: str | None) -> list[Finding]:
         ),
         _outbox_lag(count(of=outbox), backlog(connection, schema=schema).outbox_oldest_seconds),
         *roll(connection, schema),
+        *_held(connection, schema),
     ]
+
+
+def _held(connection: Connection, schema: str | None) -> Iterator[Finding]:
+    from orchestrator.asking_holds import told
+    from orchestrator.sql.holds import held, waiting
+
+    for hold in held(connection, schema):
+        number = waiting(connection, hold.saga, hold.version, schema)
+        text = f"{hold.which} is held since {told(hold)}; sagas that wait for its release: {number}"
+        version = "" if hold.version is None else f" --version {hold.version}"
+        yield Finding(Level.WARN, "holds", text, f'saga release {hold.saga}{version} --reason "..."')
 
 
 def _outbox_lag(messages: int, seconds: float) -> Finding:

@@ -22,6 +22,7 @@ from orchestrator.cli import (
     failures,
     graph,
     history,
+    holding,
     listing,
     migrate,
     purge,
@@ -227,6 +228,15 @@ _add(
     "saga upgrade create-order --from 1 --dry-run --app shop.main:app",
     """saga upgrade create-order --from 1 --to 2 --reason "v1 goes\"""",
 )
+_add(
+    "hold",
+    holding.hold,
+    _SAGAS,
+    """saga hold create-order --version 7 --reason "its refunds fail\"""",
+    """saga hold create-order --reason "the bank is closed" --dry-run""",
+)
+_add("release", holding.release, _SAGAS, """saga release create-order --version 7 --reason "v8 is deployed\"""")
+_add("holds", holding.holds, _SAGAS, "saga holds", "saga holds --json")
 _add("reindex", reindex.reindex, _SAGAS, "saga reindex create-order --app shop.main:app")
 _acts(
     "cancel",

@@ -81,6 +81,7 @@ def _known_code(error: Exception) -> int | None:
         (errors.UnknownToken, exits.NOT_FOUND),
         (errors.UnknownDefinition, exits.NOT_FOUND),
         (errors.ActionRefused, exits.REFUSED),
+        (errors.HoldRefused, exits.REFUSED),
         (errors.StateUnusable, exits.USAGE),
         (errors.SagaDefinitionError, exits.USAGE),
         (bus.SettingsError, exits.USAGE),

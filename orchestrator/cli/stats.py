@@ -16,6 +16,7 @@ from orchestrator.words import duration
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from orchestrator.holds import Hold
     from orchestrator.latencies import Latency
 
 _SHARES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -36,7 +37,9 @@ def stats(
 
     Percentiles are the upper bounds of buckets, three for each power of ten. Waits and pauses count.
     """
-    found = asyncio.run(_read(database_url, saga, steps, since))
+    found, held = asyncio.run(_read(database_url, saga, steps, since))
+    for hold in held:
+        typer.echo(f"{hold.which} is held: its sagas do not begin. Since when, and why: saga holds", err=True)
     if output.printed_for_programs(list(map(_fields, found)), as_json=as_json, as_csv=as_csv):
         return
     if not found:
@@ -48,18 +51,23 @@ def stats(
         _print_histogram(one)
 
 
-async def _read(database_url: str | None, saga: str | None, steps: bool, since: timedelta | None) -> Sequence[Latency]:
+async def _read(
+    database_url: str | None, saga: str | None, steps: bool, since: timedelta | None
+) -> tuple[Sequence[Latency], Sequence[Hold]]:
     from orchestrator.cli.reading import reader
     from orchestrator.latencies import latencies
+    from orchestrator.sql.holds import held
 
     async with reader(database_url) as sagas:
-        return await sagas.read(
+        found = await sagas.read(
             latencies,
             saga=saga,
             steps=steps,
             since=None if since is None else datetime.now(UTC) - since,
             schema=sagas.schema,
         )
+        holds = await sagas.read(held, sagas.schema)
+        return found, [one for one in holds if saga in (None, one.saga)]
 
 
 def _fields(one: Latency) -> dict[str, Any]:

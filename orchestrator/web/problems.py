@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from messaging.errors import TransportError, UnknownQueue
-from orchestrator.errors import ActionRefused, SchemaMismatch, UnknownDefinition, UnknownSaga, UnknownToken
+from orchestrator.errors import ActionRefused, HoldRefused, SchemaMismatch, UnknownDefinition, UnknownSaga, UnknownToken
 from orchestrator.web.shield import HEADERS
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def problem_of(error: Exception) -> Problem:
             return Problem(HTTPStatus.NOT_FOUND, kind, _without_command(str(error)))
         case UnknownToken():
             return Problem(HTTPStatus.NOT_FOUND, "unknown-token", str(error))
-        case ActionRefused():
+        case ActionRefused() | HoldRefused():
             return Problem(HTTPStatus.CONFLICT, "refused", str(error))
         case RequestValidationError():
             return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", _told(error))
@@ -111,7 +111,16 @@ def answer_problems(app: FastAPI, page: Shows) -> None:
         return answer
 
     kinds: tuple[type[Exception], ...] = (
-        *(Problem, UnknownSaga, UnknownDefinition, UnknownToken, ActionRefused, RequestValidationError, HTTPException),
+        *(
+            Problem,
+            UnknownSaga,
+            UnknownDefinition,
+            UnknownToken,
+            ActionRefused,
+            HoldRefused,
+            RequestValidationError,
+            HTTPException,
+        ),
         *(TransportError, UnknownQueue, SchemaMismatch, OperationalError, InterfaceError, PoolTimeout),
         *(DisconnectionError, OSError, Exception),
     )

@@ -165,12 +165,9 @@ async def test_the_error_of_an_item_is_read_by_its_key_however_many_items_there_
         assert isinstance(store, SqlStore)
         async with store.engine.connect() as connection:
             await connection.execute(text("SET enable_seqscan = off"))
-            asked = "EXPLAIN SELECT error_text FROM saga_status WHERE saga_id = gen_random_uuid()"
-            plan = "\n".join(row[0] for row in await connection.execute(text(asked)))
-    (condition,) = {line.strip() for line in plan.splitlines() if "Index Cond" in line and "direction" in line} or {
-        plan
-    }
-    assert all(column in condition for column in ("saga_id =", "step =", "direction =", "branch ="))
+            plan = [row[0] for row in await connection.execute(text("EXPLAIN SELECT error_text FROM saga_status"))]
+    (condition,) = (line for line in plan if "Index Cond" in line)
+    assert all(column in condition for column in ("(saga_id =", "(step =", "(branch ="))
 
 
 async def test_a_saga_that_is_held_waits_for_an_operator(store: SqlStore, reader: StatusReader) -> None:

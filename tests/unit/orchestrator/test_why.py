@@ -6,12 +6,14 @@ import shlex
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from messaging.messages import Failure
 from orchestrator import Saga
 from orchestrator.evidence import Asked, Awaited, Evidence
+from orchestrator.holds import Hold
 from orchestrator.instance import BlockedReason, SagaStatus, StepKey
 from orchestrator.signal_codec import ACTIONS
 from orchestrator.signals import CodeFailed
@@ -72,6 +74,18 @@ def advised(evidence: Evidence, probe: Probe) -> list[str]:
     typed = [shlex.split(one.do) for one in explain(evidence, now=probe.now).advice if one.do.startswith("saga ")]
     assert all(words[2] == str(probe.instance.id) for words in typed)
     return [words[1] for words in typed]
+
+
+def test_a_saga_that_is_held_is_told_so_with_what_releases_it() -> None:
+    probe = SagaProbe(with_steps(CreatingOrder()), OrderState())
+    hold = Hold(UUID(int=1), "create-order", None, probe.now - MINUTE, "ann", "the bank is closed")
+
+    told = explain(evidence_of(probe, kept_by=hold), now=probe.now)
+
+    assert "Its definition is held since 2" in told.paragraph
+    assert " by ann: the bank is closed. It has not begun, and waits." in told.paragraph
+    release = next(one for one in told.advice if one.do.startswith("saga release"))
+    assert shlex.split(release.do)[1:] == ["release", probe.instance.pin.name, "--reason", "..."]
 
 
 def test_a_saga_whose_version_no_engine_has_is_told_so_with_what_may_help() -> None:
