@@ -13,6 +13,7 @@ from orchestrator.definition import Saga
 from orchestrator.graph_svg import svg
 from orchestrator.web.access import Reader
 from orchestrator.web.definitions import definitions_now, steps_of
+from orchestrator.web.holding import holds_now
 from orchestrator.web.problems import Problem
 from orchestrator.web.rendering import link, render
 from orchestrator.web.schemas import fields_of, marked_schema
@@ -26,7 +27,8 @@ router = APIRouter()
 async def all_definitions(request: Request, who: Reader) -> HTMLResponse:
     """Which there are, how many sagas need each, and who has it."""
     web = web_of(request)
-    return render(request, who, "definitions.html", found=await definitions_now(web), has_app=web.registry is not None)
+    found, holds = await definitions_now(web), await holds_now(request)
+    return render(request, who, "definitions.html", found=found, holds=holds, has_app=web.registry is not None)
 
 
 @router.get("/definitions/{name}")

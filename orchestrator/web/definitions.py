@@ -12,9 +12,11 @@ from sqlalchemy import Connection
 
 from orchestrator.definition import Saga
 from orchestrator.graph import Group, Part, Shape, shapes_of, spoken
+from orchestrator.holds import Hold, hold_of
 from orchestrator.instance import Pin, SagaStatus
 from orchestrator.plan import CommandLeaf, LeafPlan, LocalLeaf
 from orchestrator.registry import SagaRegistry
+from orchestrator.sql.holds import held
 from orchestrator.sql.in_flight import in_flight
 from orchestrator.sql.versions import live_workers
 from orchestrator.web.web import Web
@@ -35,6 +37,8 @@ class Definition:
     """Of those in flight."""
     workers: Sequence[str]
     """Processes with an engine that have it, `HOST:PID`, if heard of within a minute."""
+    hold: Hold | None
+    """What keeps its sagas from beginning, if anything does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ def definitions(
     for worker in live_workers(connection, now, DEAD_AFTER, schema=schema):
         for pin in worker.pins:
             having.setdefault(pin, []).append(f"{worker.host}:{worker.process_id}")
+    holds = held(connection, schema)
     here = () if registry is None else registry.pins
     pins = sorted({*here, *flying, *having}, key=lambda pin: (pin.name, -pin.version, pin.fingerprint))
     return [
@@ -72,6 +77,7 @@ def definitions(
             in_flight=flying[pin],
             blocked=blocked[pin],
             workers=sorted(having.get(pin, ())),
+            hold=hold_of(holds, pin),
         )
         for pin in pins
     ]
