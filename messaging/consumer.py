@@ -151,6 +151,7 @@ class ServiceRunner:
 
     def _start_relay(self) -> None:
         from messaging.outbox import Relay
+        from messaging.outbox_age import show_age
         from messaging.sql.outbox import SqlOutbox
 
         assert self._service.sessions is not None
@@ -159,6 +160,8 @@ class ServiceRunner:
         self._no_more_nudges = self._service.nudges(self._relay.nudge)
         self._relaying = asyncio.create_task(self._relay.run())
         self._background += [self._relaying, asyncio.create_task(self._purge())]
+        around = (*self._middleware, *self._service.middleware)
+        self._background.append(asyncio.create_task(show_age(self._service.name, rows, around)))
 
     async def _stop_relay(self) -> None:
         """Let what is being published be marked; what is not is sent again by the next process."""

@@ -46,6 +46,10 @@ class Metrics(Middleware):
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._of = _collectors.get(registry) or _collectors.setdefault(registry, _Collectors(registry))
 
+    def show_outbox(self, name: str, oldest_seconds: float) -> None:
+        """Show how old the oldest message is in the outbox of a service's database."""
+        self._of.outbox_oldest.labels(name).set(oldest_seconds)
+
     async def around_publish(self, outgoing: Outgoing, call_next: PublishNext) -> None:
         """Count it by how it ended."""
         sender, kind = outgoing.envelope.app_id, outgoing.envelope.type
@@ -97,6 +101,12 @@ class _Collectors:
         )
         self.in_flight = Gauge(
             "messaging_deliveries_in_flight", "Deliveries being handled", ("service",), registry=registry
+        )
+        self.outbox_oldest = Gauge(
+            "messaging_outbox_oldest_seconds",
+            "Age of the oldest message in the outbox of a service's database",
+            ("service",),
+            registry=registry,
         )
         self.published = Counter(
             "messaging_published",

@@ -150,6 +150,12 @@ class SqlOutbox:
             )
         )
 
+    async def oldest(self) -> datetime | None:
+        """The first by id, which rises with time; the ages of two processes' messages may be a moment apart."""
+        outbox = self._outbox
+        first = select(outbox.c.created_at).order_by(outbox.c.id).limit(1)
+        return await in_transaction(self._sessions, lambda session: session.connection().execute(first).scalar())
+
     async def release(self, *, now: datetime) -> None:
         """End every lease: what claimed them is gone."""
         outbox = self._outbox

@@ -46,6 +46,7 @@ def relay(
 
     For whoever writes and runs no service: Django, Flask, scripts. As many as you like may run beside each other
     and beside services; whichever dies, another sends what it had taken. Messages of one ordering key leave in order.
+    With MESSAGING_METRICS_PORT it answers Prometheus, with how old the oldest message is.
     """
     from messaging.outbox import RelaySettings
     from orchestrator.cli import logs
@@ -67,15 +68,22 @@ async def _relay(settings: OrchestratorSettings, messaging: MessagingSettings, w
     from sqlalchemy.ext.asyncio import async_sessionmaker
 
     from messaging.outbox import Relay, relaying
+    from messaging.outbox_age import show_age
+    from messaging.serving import measured, stop_signal
     from messaging.serving import opened as connected
-    from messaging.serving import stop_signal
     from messaging.sql import SqlOutbox
     from orchestrator.cli.database import opened
 
     stop = stop_signal()
-    async with opened(settings, only="messaging") as engine, connected(messaging) as transport:
+    async with (
+        measured(messaging) as meters,
+        opened(settings, only="messaging") as engine,
+        connected(messaging) as transport,
+    ):
         rows = SqlOutbox(async_sessionmaker(engine), schema=settings.database_schema)
         logger.info("Relaying from %s to %s. Stop with Ctrl-C.", settings.shown_url, messaging.shown_url)
         async with relaying(Relay(rows, transport, work)):
+            measuring = asyncio.create_task(show_age("saga relay", rows, meters))
             await stop.wait()
+            measuring.cancel()
             logger.info("Stopping: finishing what is under way.")

@@ -13,7 +13,12 @@ from sqlalchemy.exc import OperationalError
 
 from messaging.envelope import Destination, Envelope, to_queue, to_reply, to_subscribers
 from messaging.errors import NotConfirmed, PublishError, Unroutable
+from messaging.memory import MemoryTransport
+from messaging.middleware import Middleware
 from messaging.outbox import Claimed, PutOff, Relay, RelaySettings
+from messaging.outbox_age import look
+from messaging.service import Service
+from messaging.serving import serving
 from messaging.sql import SqlOutbox, tables, write_outgoing
 from messaging.sql.writing import after_commit, write_outgoing_async
 from messaging.transport import Outgoing, Promises
@@ -290,3 +295,49 @@ async def test_writing_through_a_plain_connection_works_as_well(sessions: Sessio
     await relay(sessions, broker, clock).drain_once()
 
     assert broker.ids == ["m-1", "m-2"]
+
+
+class Shown(Middleware):
+    """Remembers what it is shown."""
+
+    def __init__(self) -> None:
+        self.ages: list[tuple[str, float]] = []
+        self.was_shown = asyncio.Event()
+
+    def show_outbox(self, name: str, oldest_seconds: float) -> None:
+        self.ages.append((name, oldest_seconds))
+        self.was_shown.set()
+
+
+async def test_the_age_of_the_oldest_message_is_shown(sessions: Sessions) -> None:
+    shown, rows, clock = Shown(), SqlOutbox(sessions), Clock()
+    await look("payments", rows, [shown], clock)
+    await write(sessions, message(1))
+    oldest = await rows.oldest()
+    await write(sessions, message(2))
+    assert oldest is not None and await rows.oldest() == oldest
+
+    await look("payments", rows, [shown], lambda: oldest + 90 * SECOND)
+
+    assert shown.ages == [("payments", 0), ("payments", 90)]
+
+
+async def test_of_a_database_that_is_away_the_last_age_stands() -> None:
+    class Away:
+        async def oldest(self) -> datetime | None:
+            raise OSError("away")
+
+    shown = Shown()
+    await look("payments", Away(), [shown])
+    assert shown.ages == []
+
+
+async def test_a_service_shows_the_age_of_its_outbox_to_what_measures_it(sessions: Sessions) -> None:
+    shown, service = Shown(), Service("payments", sessions=sessions)
+    transport = MemoryTransport()
+    await transport.open()
+    async with serving([service], transport, middleware=[Middleware(), shown]):
+        async with asyncio.timeout(60):
+            await shown.was_shown.wait()
+    await transport.close()
+    assert shown.ages == [("payments", 0)]
