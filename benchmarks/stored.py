@@ -22,7 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from benchmarks.numbers import markdown, median
 from benchmarks.purging import loaded
 from orchestrator.failures import failures
-from orchestrator.instance import SagaStatus
+from orchestrator.instance import Pin, SagaStatus
+from orchestrator.sql.backlog import old_sagas
 from orchestrator.sql.connecting import ConnectionSettings, connect
 from orchestrator.sql.migrate import upgrade
 from orchestrator.status import SagaFilter, list_sagas, timeline_of
@@ -125,6 +126,10 @@ def questions(options: Namespace) -> dict[str, Callable[[Connection], Any]]:
     now = datetime.now(UTC)
     some = options.ended // 2
     blocked = SagaFilter(status=SagaStatus.BLOCKED)
+
+    def begun(ago: timedelta) -> dict[Pin, datetime]:
+        return {Pin(f"order-{number}", 1, "f"): now - ago for number in range(5)}
+
     return {
         "list, the newest 50": lambda c: list_sagas(c, limit=50),
         "list of one name": lambda c: list_sagas(c, SagaFilter(saga="order-3"), limit=50),
@@ -137,6 +142,8 @@ def questions(options: Namespace) -> dict[str, Callable[[Connection], Any]]:
         "failures, grouped": lambda c: failures(c),
         "failures of a day, turned back too": lambda c: failures(c, blocked_only=False, since=now - timedelta(days=1)),
         "stuck": lambda c: read_view(c, StuckRow, limit=10),
+        "older than alarm_after, none": lambda c: old_sagas(c, begun(timedelta(days=29)), now, None),
+        "older than alarm_after, nearly all": lambda c: old_sagas(c, begun(timedelta(hours=1)), now, None),
         "overview": lambda c: survey(c, [], Pace([], {})),
         "ended by the hour (read once a minute)": lambda c: ended_by_hour(c, now=now),
         "how long they took (read every five minutes)": lambda c: pace_of(c, now=now),

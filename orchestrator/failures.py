@@ -6,13 +6,14 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import groupby
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, select
 
+from orchestrator.ids import earliest_id
 from orchestrator.instance import SagaStatus
 from orchestrator.views import FailedRow, view_of
 
@@ -64,12 +65,6 @@ def failures(
     rows = sorted((FailedRow(*row) for row in connection.execute(statement)), key=_kind)
     groups = [_group(kind, list(alike)) for kind, alike in groupby(rows, key=_kind)]
     return sorted(groups, key=lambda one: -one.count)
-
-
-def earliest_id(instant: datetime) -> UUID:
-    """The least id of a saga that was started then: ids rise with time."""
-    milliseconds = int(instant.astimezone(UTC).timestamp() * 1000)
-    return UUID(bytes=milliseconds.to_bytes(6, "big") + bytes(10))
 
 
 def _kind(row: FailedRow) -> tuple[str, str, str, str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as _quoted
 from uuid import UUID, uuid5
 
@@ -39,3 +40,9 @@ def new_saga_id() -> UUID:
     raw[6] = 0x70 | (raw[6] & 0x0F)
     raw[8] = 0x80 | (raw[8] & 0x3F)
     return UUID(bytes=bytes(raw))
+
+
+def earliest_id(instant: datetime) -> UUID:
+    """The least id of a saga that was started then: ids rise with time."""
+    milliseconds = int(instant.astimezone(UTC).timestamp() * 1000)
+    return UUID(bytes=milliseconds.to_bytes(6, "big") + bytes(10))

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, case, func, select
 
-from orchestrator.failures import earliest_id
+from orchestrator.ids import earliest_id
 from orchestrator.views import LatencyRow, view_of
 
 BOUNDS: Final = tuple(factor * 10.0**power for power in range(-3, 6) for factor in (1, 2, 5))

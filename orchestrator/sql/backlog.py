@@ -6,7 +6,7 @@ Each reads along an index what is live, or what came lately, and never what has 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -26,11 +26,16 @@ from sqlalchemy import (
 
 from messaging.sql.tables import tables
 from orchestrator.backlog import Backlog, BlockedSagas, OldSagas, Outcomes, UnsentCommands, merged
+from orchestrator.ids import earliest_id
 from orchestrator.instance import Pin, SagaStatus
+from orchestrator.sql.planning import along_indexes
 from orchestrator.sql.tables import in_schema, saga_instance, saga_step, saga_unmatched, saga_worker
 from orchestrator.workers import DEAD_AFTER
 
 _LIVE: Final = [status.value for status in SagaStatus if not status.terminal]
+_IDS_LATER: Final = timedelta(minutes=1)
+"""An id is made in the moment of its saga's start, and not later than that."""
+_CLOCKS_DIFFER: Final = timedelta(days=1)
 _TURNED_BACK: Final = [status.value for status in SagaStatus if status.terminal and status is not SagaStatus.COMPLETED]
 
 
@@ -95,33 +100,38 @@ def unsent_statement(before: datetime, schema: str | None) -> Select[*tuple[Any,
     )
 
 
-def old_sagas(connection: Connection, before: Mapping[Pin, datetime], schema: str | None) -> list[OldSagas]:
-    """One statement for all of them, and on PostgreSQL one before it and one after.
+def old_sagas(
+    connection: Connection, before: Mapping[Pin, datetime], now: datetime, schema: str | None
+) -> list[OldSagas]:
+    """One statement for all of them, and on PostgreSQL two before it and one after."""
+    with along_indexes(connection):
+        rows = connection.execute(old_statement(before, now, schema)).all()
+    found: dict[tuple[str, int], OldSagas] = {}
+    for name, version, sagas, since in rows:
+        other = found.get((name, version), OldSagas(name, version, 0, since))
+        found[name, version] = OldSagas(name, version, other.sagas + sagas, min(other.since, since))
+    return list(found.values())
 
-    What is live lies together, as it was begun together; the planner cannot know that, and would read the whole table.
+
+def old_statement(
+    before: Mapping[Pin, datetime], now: datetime, schema: str | None
+) -> CompoundSelect[*tuple[Any, ...]]:
+    """Along the index of status, name and id: the live sagas of these definitions, but for those with younger ids.
+
+    An id tells when its saga was started, unless its parent or a message chose it. Such an id tells nothing: nearly
+    all of them lie beyond those of today, and their sagas are read. Two parts for each version, for the planner would
+    read both along one condition with OR.
     """
-    _scan_tables(connection, "off")
-    rows = connection.execute(old_statement(before, schema)).all()
-    _scan_tables(connection, "on")
-    return [OldSagas(*row) for row in rows]
-
-
-def _scan_tables(connection: Connection, on_or_off: str) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.set_config("enable_seqscan", on_or_off, True)))
-
-
-def old_statement(before: Mapping[Pin, datetime], schema: str | None) -> CompoundSelect[*tuple[Any, ...]]:
-    """Along the index of status and name: the live sagas of these definitions and no others."""
     saga = in_schema(saga_instance, schema)
-    which = (saga.c.name, saga.c.version)
+    which, beyond = (saga.c.name, saga.c.version), saga.c.id >= earliest_id(now + _CLOCKS_DIFFER)
     return union_all(
         *(
             select(*which, func.count(), func.min(saga.c.started_at))
             .where(saga.c.status.in_(_LIVE), saga.c.name == pin.name, saga.c.version == pin.version)
-            .where(saga.c.started_at < instant)
+            .where(saga.c.started_at < instant, part)
             .group_by(*which)
             for pin, instant in before.items()
+            for part in (saga.c.id < earliest_id(instant + _IDS_LATER), beyond)
         )
     )
 

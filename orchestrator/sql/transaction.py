@@ -325,7 +325,7 @@ class SqlTransaction:
 
     async def sagas_begun(self, before: Mapping[Pin, datetime]) -> list[OldSagas]:
         """One statement, three on PostgreSQL."""
-        return await self._run(backlog.old_sagas, before, self._schema) if before else []
+        return await self._run(backlog.old_sagas, before, await self.now(), self._schema) if before else []
 
     async def unmatched_since(self, since: datetime) -> int:
         """One statement."""

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Integer, cast, func, select
 
-from orchestrator.failures import earliest_id
+from orchestrator.ids import earliest_id
 from orchestrator.instance import SagaStatus
 from orchestrator.latencies import Latency, latencies, slowest
 from orchestrator.sql.in_flight import in_flight

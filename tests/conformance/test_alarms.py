@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text, update
@@ -17,7 +18,8 @@ from messaging.messages import Event
 from messaging.sql.tables import tables
 from messaging.transport import Outgoing
 from orchestrator.alarms import blocked, failing, outbox_lag, overdue, slower_than, unmatched, unsent
-from orchestrator.instance import BlockedReason, Parent, SagaInstance, SagaStatus
+from orchestrator.ids import child_id, earliest_id
+from orchestrator.instance import BlockedReason, Parent, SagaInstance, SagaStatus, StepKey
 from orchestrator.sql.backlog import ended_statement, old_statement, unsent_statement
 from orchestrator.sql.store import SqlStore
 from orchestrator.store import SagaStore, UnmatchedMessage
@@ -116,6 +118,17 @@ async def test_sagas_older_than_their_definition_expects_are_counted_by_version(
     assert await raised(kept, slower_than({})) == []
 
 
+async def test_a_slow_saga_is_counted_whatever_its_id_says_of_its_age(kept: Kept) -> None:
+    ids = [earliest_id(NOON - HOUR), earliest_id(NOON - MINUTE + SECOND), child_id(UUID(int=1), StepKey("Paying"), 1)]
+    for one in (*ids, UUID(int=2**128 - 1), UUID(int=1)):
+        await started(kept.store, id=one)
+    kept.clock.move(HOUR)
+
+    (alarm,) = await raised(kept, slower_than({PIN: MINUTE}))
+
+    assert alarm.size == 5
+
+
 async def test_commands_that_nobody_took_or_the_broker_refuses_are_counted_by_participant(kept: Kept) -> None:
     await started(kept.store, command(participant="taken-by-nobody"))
     refused = command("Paying", participant="refused")
@@ -201,7 +214,7 @@ async def test_a_version_of_which_too_many_sagas_fail_raises_the_alarm(kept: Kep
 
 INDEXES = {
     "ix_saga_step_unsent": unsent_statement(NOON, None),
-    "ix_saga_instance_status_name": old_statement({PIN: NOON}, None),
+    "ix_saga_instance_status_name": old_statement({PIN: NOON}, NOON + HOUR, None),
     "ix_saga_instance_ended": ended_statement([SagaStatus.COMPENSATED.value, SagaStatus.ABANDONED.value], NOON, None),
 }
 

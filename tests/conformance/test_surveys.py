@@ -11,8 +11,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from orchestrator.failures import earliest_id, failures
-from orchestrator.ids import new_saga_id
+from orchestrator.failures import failures
+from orchestrator.ids import earliest_id, new_saga_id
 from orchestrator.instance import BlockedReason, Pin, SagaStatus, StepStatus
 from orchestrator.sql import SqlStore
 from orchestrator.sql.search import saga_names

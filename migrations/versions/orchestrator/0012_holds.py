@@ -1,4 +1,4 @@
-"""Definitions that are held, a view of them, and a view of sagas that tells of them, and of what blocks an item.
+"""Definitions that are held, with a view; the view of sagas tells of them, and that of what is stuck reads less.
 
 Revision ID: 0012
 Revises: 0010
@@ -131,18 +131,60 @@ WHERE {HELD}
 """
 
 
+def instant_words(column: str) -> str:
+    return f"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')" if on_postgresql() else column
+
+
+def five_minutes_ago(*, once: bool) -> str:
+    """In a query of its own it is read once, so that an index can be searched for it."""
+    if on_postgresql():
+        return f"({'SELECT ' if once else ''}clock_timestamp() - interval '5 minutes')"
+    return "strftime('%Y-%m-%d %H:%M:%f', 'now', '-5 minutes')"
+
+
+def stuck_view(*, once: bool) -> str:
+    saga = "i.id AS saga_id, i.name AS saga, i.business_key, i.status"
+    return f"""
+SELECT
+    {saga},
+    NULLIF(i.blocked_step, '') AS step,
+    'blocked: ' || i.blocked_reason
+        || CASE WHEN i.blocked_step = '' THEN '' ELSE ' at ' || i.blocked_step END AS why,
+    COALESCE(i.blocked_at, i.updated_at) AS since
+FROM {prefix()}saga_instance i
+WHERE i.status = 'blocked'
+UNION ALL
+SELECT
+    {saga},
+    NULLIF(i.current_step, '') AS step,
+    'overdue: no engine has looked at it since ' || {instant_words("i.wake_at")} AS why,
+    i.wake_at AS since
+FROM {prefix()}saga_instance i
+WHERE i.wake_at < {five_minutes_ago(once=once)}
+UNION ALL
+SELECT
+    {saga},
+    s.step,
+    'cannot be sent: ' || s.wire_name || ' to ' || s.participant || ': ' || s.send_error AS why,
+    s.started_at AS since
+FROM {prefix()}saga_step s
+JOIN {prefix()}saga_instance i ON i.id = s.saga_id
+WHERE s.send_after IS NOT NULL AND s.send_attempts > 0 AND s.send_error <> ''
+"""
+
+
 COMMENTS = {
     "VIEW saga_held": "Definitions whose sagas do not begin until they are released; empty is good",
     "COLUMN saga_held.version": "Null: all versions",
 }
 
 
-def replace_status_view(*, with_holds: bool) -> None:
+def replace_view(name: str, select: str) -> None:
     """Other views stand on it: PostgreSQL replaces it under them, SQLite looks views up by name."""
     if not on_postgresql():
-        op.execute("DROP VIEW saga_status")
+        op.execute(f"DROP VIEW {name}")
     create = "CREATE OR REPLACE VIEW" if on_postgresql() else "CREATE VIEW"
-    op.execute(f"{create} {prefix()}saga_status AS {status_view(with_holds=with_holds).strip()}")
+    op.execute(f"{create} {prefix()}{name} AS {select.strip()}")
 
 
 def upgrade() -> None:
@@ -165,7 +207,8 @@ def upgrade() -> None:
         "ix_saga_hold_held", "saga_hold", ["name"], schema=schema(), postgresql_where=only, sqlite_where=only
     )
     op.execute(f"CREATE VIEW {prefix()}saga_held AS {held_view().strip()}")
-    replace_status_view(with_holds=True)
+    replace_view("saga_status", status_view(with_holds=True))
+    replace_view("saga_stuck", stuck_view(once=True))
     if on_postgresql():
         for thing, words in COMMENTS.items():
             kind, name = thing.split(" ", 1)
@@ -173,6 +216,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    replace_status_view(with_holds=False)
+    replace_view("saga_stuck", stuck_view(once=False))
+    replace_view("saga_status", status_view(with_holds=False))
     op.execute(f"DROP VIEW {prefix()}saga_held")
     op.drop_table("saga_hold", schema=schema())
