@@ -216,6 +216,7 @@ def test_no_page_shuts_anybody_out(browser: Browser, shop: Shop, scheme: str, si
     walls.ladder_is_back.clear()
     (blocked,) = shop.start("blocked", f"axe-{scheme}")
     (undone,) = shop.start("refused", f"undone-{scheme}")
+    shop.client.hold("strip-wall", reason="the paint is off", by="ann")
     with looking(browser, shop, color_scheme=scheme, viewport=size) as page:
         faults: dict[str, Any] = {}
         pages = {
@@ -237,6 +238,7 @@ def test_no_page_shuts_anybody_out(browser: Browser, shop: Shop, scheme: str, si
             wide = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
             assert wide <= 0, f"{name} is {wide} pixels too wide"
             shoot(page, f"{name}-{scheme}-{size['width']}")
+        shop.client.release("strip-wall", reason="new paint")
         dark = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
 
     assert faults == {}

@@ -21,6 +21,7 @@ from messaging.envelope import Envelope, to_subscribers
 from messaging.sql.tables import tables as messaging_tables
 from messaging.transport import Outgoing
 from orchestrator.errors import ConcurrentUpdate, EngineAlreadyRunning
+from orchestrator.holding import Holds
 from orchestrator.instance import SagaStatus
 from orchestrator.signals import Decision
 from orchestrator.sql import ConnectionSettings, SqlStore, start_saga, start_saga_async
@@ -91,6 +92,28 @@ async def test_fifty_concurrent_starts_with_one_key_make_one_saga(any_store: Sql
     outcomes = await asyncio.gather(*(start() for _ in range(50)))
     assert [created for _, created in outcomes].count(True) == 1
     assert len({saga_id for saga_id, _ in outcomes}) == 1
+
+
+async def test_a_release_waits_for_whoever_is_putting_off_and_makes_that_due(store: SqlStore) -> None:
+    saga = await started(store, wake_at=LONG_AGO)
+    async with store.transaction() as tx:
+        await tx.hold(PIN.name, None, reason="it fails", by="ann")
+
+    async def release() -> None:
+        async with store.transaction() as tx:
+            await tx.release(PIN.name, None, reason="mended", by="ann")
+        async with store.transaction() as tx:
+            await tx.wake_new(PIN.name, None)
+
+    async with store.transaction() as tx:
+        locked = await tx.lock_due([PIN], limit=10)
+        assert (await Holds().passed(tx, locked)).sagas == {}
+        releasing = asyncio.create_task(release())
+        await waits_for_a_lock(store)
+    await releasing
+
+    async with store.transaction() as tx:
+        assert set((await tx.lock_due([PIN], limit=10)).sagas) == {saga.id}
 
 
 async def test_a_start_waits_for_an_uncommitted_one_with_its_key_and_gets_its_id(store: SqlStore) -> None:
