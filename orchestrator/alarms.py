@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from orchestrator.backlog import BlockedSagas, OldSagas, Outcomes, UnsentCommands
 from orchestrator.holding_failing import FAILING
+from orchestrator.holds import Hold
 from orchestrator.instance import Pin
 from orchestrator.registry import SagaRegistry, pin_of
 from orchestrator.settings import OrchestratorSettings
@@ -34,6 +35,7 @@ def checks_of(settings: OrchestratorSettings, registry: SagaRegistry | None = No
     checks = {
         locks_held_too_long(settings.seconds("lock_alarm")): settings.lock_alarm_seconds
         and (registry is None or registry.locking),
+        held_too_long(settings.seconds("hold_alarm")): settings.hold_alarm_seconds,
         blocked(settings.seconds("blocked_alarm")): settings.blocked_alarm_seconds,
         overdue(settings.seconds("overdue_alarm")): settings.overdue_alarm_seconds,
         slower_than(slow): slow,
@@ -72,6 +74,32 @@ def _lock_held(lock: HeldLock, for_so_long: timedelta) -> Alarm:
 
 def _waiting(sagas: int) -> str:
     return {0: "nobody waits", 1: "1 saga waits"}.get(sagas, f"{sagas} sagas wait")
+
+
+def held_too_long(limit: timedelta) -> Check:
+    """Definitions that have been held for longer than this, so that somebody may have forgotten it."""
+
+    async def check(look: Look) -> list[Alarm]:
+        return [
+            _held(hold, look.now - hold.held_at) for hold in await look.tx.holds() if look.now - hold.held_at > limit
+        ]
+
+    return check
+
+
+def _held(hold: Hold, for_so_long: timedelta) -> Alarm:
+    version = "" if hold.version is None else f" --version {hold.version}"
+    text = (
+        f"{hold.which} is held for {duration(for_so_long)} by {hold.by or 'an operator'}: {hold.reason}. Its sagas "
+        f"that were started wait. Release it if it may begin again: saga release {hold.saga}{version}"
+    )
+    facts: Facts = {
+        "saga": hold.saga,
+        "version": "all" if hold.version is None else hold.version,
+        "by": hold.by,
+        "held_seconds": for_so_long.total_seconds(),
+    }
+    return Alarm("held", hold.which, text, facts, for_so_long.total_seconds())
 
 
 def blocked(limit: timedelta) -> Check:

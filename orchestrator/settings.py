@@ -73,6 +73,7 @@ class OrchestratorSettings(LayeredSettings):
     lock_alarm_seconds: OffOrSeconds = Field(
         default=3600.0, description="How long a saga holds a lock before the alarm is raised; 0 for never"
     )
+    hold_alarm_seconds: OffOrSeconds = Field(default=3600.0, description="... for how long a definition is held")
     blocked_alarm_seconds: OffOrSeconds = Field(default=60.0, description="... for how long one is blocked")
     overdue_alarm_seconds: OffOrSeconds = Field(default=300.0, description="... for how long no engine looked at one")
     unsent_alarm_seconds: OffOrSeconds = Field(default=60.0, description="... how late a command has not left")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -41,6 +42,7 @@ def hold(
     Starting them is accepted all the same: they wait. Sagas that have begun go on, with those that they start.
     Every engine heeds it within a second. Refused when just that is held already (exit code 4).
     """
+    from orchestrator.holds import named
 
     async def work() -> tuple[Sequence[Hold], int]:
         async with many.client(database_url) as sagas:
@@ -49,6 +51,9 @@ def hold(
 
     held, waiting = asyncio.run(work())
     _tell(held, as_json=as_json)
+    if not asyncio.run(_known(name, version, database_url)):
+        told = f"No engine that was heard of in the last minute has {named(name, version)}. Is it written right?"
+        typer.echo(told, err=True)
     _tell_waiting(waiting, dry_run=dry_run)
 
 
@@ -91,6 +96,16 @@ def holds(*, database_url: options.DatabaseUrl = None, as_json: options.AsJson =
     _tell(found, as_json=as_json)
     if not found:
         typer.echo("Nothing is held.", err=True)
+
+
+async def _known(name: str, version: int | None, database_url: str | None) -> bool:
+    from orchestrator.cli.reading import reader
+    from orchestrator.sql.versions import live_workers
+    from orchestrator.workers import DEAD_AFTER
+
+    async with reader(database_url) as sagas:
+        workers = await sagas.read(live_workers, datetime.now(UTC), DEAD_AFTER, schema=sagas.schema)
+    return any(pin.name == name and version in (None, pin.version) for worker in workers for pin in worker.pins)
 
 
 def _tell(holds: Sequence[Hold], *, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from messaging.envelope import to_subscribers
 from messaging.messages import Event
 from messaging.sql.tables import tables
 from messaging.transport import Outgoing
-from orchestrator.alarms import blocked, failing, outbox_lag, overdue, slower_than, unmatched, unsent
+from orchestrator.alarms import blocked, failing, held_too_long, outbox_lag, overdue, slower_than, unmatched, unsent
 from orchestrator.ids import child_id, earliest_id
 from orchestrator.instance import BlockedReason, Parent, SagaInstance, SagaStatus, StepKey
 from orchestrator.sql.backlog import ended_statement, old_statement, unsent_statement
@@ -85,6 +85,23 @@ async def test_blocked_sagas_are_one_alarm_for_each_step_and_reason_once_one_is_
         "sagas": 1,
         "blocked_seconds": 61,
     }
+
+
+async def test_a_definition_that_is_held_for_long_raises_the_alarm_until_it_is_released(kept: Kept) -> None:
+    async with kept.store.transaction() as tx:
+        await tx.hold("create-order", 7, reason="its refunds fail", by="ann")
+    kept.clock.move(HOUR)
+    assert await raised(kept, held_too_long(HOUR)) == []
+
+    kept.clock.move(SECOND)
+    (alarm,) = await raised(kept, held_too_long(HOUR))
+
+    assert (alarm.kind, alarm.about, alarm.size) == ("held", "create-order v7", 3601)
+    assert "create-order v7 is held for 1 h 0 min by ann: its refunds fail. Its sagas" in alarm.text
+    assert "saga release create-order --version 7" in alarm.text
+    async with kept.store.transaction() as tx:
+        await tx.release("create-order", None, reason="mended", by="ann")
+    assert await raised(kept, held_too_long(HOUR)) == []
 
 
 async def test_a_saga_that_no_engine_looks_at_raises_the_alarm(kept: Kept) -> None:

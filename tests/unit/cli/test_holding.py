@@ -48,8 +48,19 @@ def test_a_dry_run_counts_and_holds_nothing(shell: Shell) -> None:
     shell.start("well")
     for command in ("hold", "release"):
         answer = shell(command, "paint-wall", "--reason", "to see", "--dry-run")
-        assert (answer.code, answer.out, answer.err) == (0, "", "Not begun: 1 saga. Nothing was done.\n")
+        assert (answer.code, answer.out) == (0, "")
+        assert answer.err.endswith("Not begun: 1 saga. Nothing was done.\n")
     assert shell("holds").out == ""
+
+
+def test_a_name_that_no_engine_has_is_held_and_asked_about(shell: Shell) -> None:
+    with engine_running(shell):
+        known = shell("hold", "paint-wall", "--version", "1", "--reason", "the paint is off")
+        unknown = shell("hold", "paint-wal", "--reason", "the paint is off")
+
+    assert (known.code, known.err) == (0, "Not begun: 0 sagas.\n")
+    assert unknown.code == 0 and "paint-wal (all versions)" in unknown.out
+    assert "No engine that was heard of in the last minute has paint-wal (all versions). Is it" in unknown.err
 
 
 def test_what_does_not_fit_what_is_held_is_refused_with_why(shell: Shell) -> None:

@@ -140,7 +140,7 @@ def test_a_healthy_installation_is_told_line_by_line(shell: Shell) -> None:
 
     assert answer.code == 0, answer.out
     assert "ok   schema    up to date" in answer.out
-    assert "ok   alarms    none of 6 is up" in answer.out
+    assert "ok   alarms    none of 7 is up" in answer.out
     assert "fail" not in answer.out
     assert {finding["subject"] for finding in shell("doctor", "--json").json} >= {"database", "schema", "broker"}
 

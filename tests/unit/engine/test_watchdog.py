@@ -128,7 +128,7 @@ async def test_a_hundred_blocked_sagas_are_told_once_and_once_more_at_a_thousand
 
 
 def test_zero_switches_an_alarm_off() -> None:
-    names = ("lock", "blocked", "overdue", "unsent", "outbox")
+    names = ("lock", "hold", "blocked", "overdue", "unsent", "outbox")
     off: dict[str, float] = {f"{name}_alarm_seconds": 0 for name in names}
     off |= {"unmatched_alarm_messages": 0, "failing_alarm_percent": 0}
     assert len(checks_of(OrchestratorSettings())) == len(off)
