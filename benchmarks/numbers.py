@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -46,3 +47,17 @@ class Cpu:
 def _of_process(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Memory(NamedTuple):
+    """Resident memory of a process, in MiB."""
+
+    now: float
+    peak: float
+    """The most so far."""
+
+
+def memory_of(pid: int) -> Memory:
+    """What a process that runs uses."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return Memory(*(int(lines[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM")))

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from benchmarks import three_steps
 from benchmarks.three_steps import ChargingCard, Done, Order, ReserveStock, ReservingStock
+from benchmarks.unanswered import Unanswered
 from messaging import Command, Failure
 from orchestrator import ForEach, ItemStep, Orchestrator, Parallel, Saga, SagaStatus, Step
 
@@ -134,5 +135,5 @@ SERVICES: Final = (three_steps.stock, three_steps.cards, three_steps.shipping)
 
 
 def orchestrator() -> Orchestrator:
-    """One that knows all of them."""
-    return Orchestrator(sagas=[workload.saga for workload in WORKLOADS.values()])
+    """One that knows all of them, and the saga that nobody answers."""
+    return Orchestrator(sagas=[*(workload.saga for workload in WORKLOADS.values()), Unanswered])
