@@ -25,11 +25,11 @@ def parser_of(doc: str | None, *services: str) -> argparse.ArgumentParser:
     return parser
 
 
-def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """What was asked for; ends the program where a service is not named."""
+def parsed(parser: argparse.ArgumentParser, *, alone: str = "") -> argparse.Namespace:
+    """What was asked for; ends the program where a service is not named, unless this option needs none."""
     options = parser.parse_args()
     missing = [f"--{service}" for service in _VARIABLES if getattr(options, service, None) == ""]
-    if missing:
+    if missing and not getattr(options, alone, ""):
         parser.error(f"name the services with {' and '.join(missing)}")
     return options
 

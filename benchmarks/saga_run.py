@@ -1,6 +1,7 @@
-"""One measured run in a process of its own: a closed loop of sagas; prints one JSON line.
+"""One measured run in a process of its own: a loop of sagas; prints one JSON line.
 
 python -m benchmarks.saga_run embedded --sagas 2000 --in-flight 200
+python -m benchmarks.saga_run embedded --sagas 2000 --rate 150        # an open loop: a start every 1/150 s
 python -m benchmarks.saga_run distributed --database postgresql+asyncpg://... --broker amqp://... --saga refused
 """
 
@@ -12,8 +13,9 @@ import json
 import logging
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -33,6 +35,7 @@ from orchestrator.sql.starting import start_saga_async
 from orchestrator.start import new_instance
 
 _GIVE_UP_AFTER = 60.0
+_WARMING = 200
 
 
 def arguments() -> argparse.Namespace:
@@ -42,6 +45,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--saga", choices=list(WORKLOADS), default="three-steps")
     parser.add_argument("--sagas", type=int, default=2000)
     parser.add_argument("--in-flight", type=int, default=200)
+    parser.add_argument("--rate", type=float, default=0.0, help="start so many a second, however many are open")
     parser.add_argument("--orchestrators", type=int, choices=[1, 2], default=1)
     parser.add_argument("--coalesced", action="store_true", help="commands and answers up to 50 in one message")
     parser.add_argument("--database", default="")
@@ -52,31 +56,70 @@ def arguments() -> argparse.Namespace:
 
 async def closed_loop(engine: AsyncEngine, ends: Ends, options: argparse.Namespace) -> float:
     """Start sagas so that this many are open at a time, until all have ended; return the seconds."""
-    workload, sagas = WORKLOADS[options.saga], options.sagas
+    workload, sagas, ended_before = WORKLOADS[options.saga], options.sagas, ends.count
     begun, started = time.perf_counter(), 0
-    while ends.count < sagas:
-        room = min(options.in_flight - (started - ends.count), sagas - started)
+    while (ended := ends.count - ended_before) < sagas:
+        room = min(options.in_flight - (started - ended), sagas - started)
         if room > 0:
-            async with engine.begin() as connection:
-                for number in range(started, started + room):
-                    now = datetime.now(UTC)
-                    instance = new_instance(workload.saga, workload.state(number), None, "", now)
-                    await start_saga_async(connection, instance)
+            now = datetime.now(UTC)
+            await start(engine, workload, dict.fromkeys(range(started, started + room), now))
             started += room
-            nudge.nudge()
-        try:
-            async with asyncio.timeout(_GIVE_UP_AFTER):
-                await ends.more.wait()
-        except TimeoutError:
-            raise SystemExit(f"stuck: {ends.count} of {started} sagas ended") from None
-        ends.more.clear()
+        await one_more(ends, started + ended_before)
     return time.perf_counter() - begun
 
 
-async def latencies(engine: AsyncEngine, workload: Workload) -> list[float]:
-    """Milliseconds from start to end of each saga, as the rows tell."""
+async def open_loop(engine: AsyncEngine, ends: Ends, options: argparse.Namespace) -> float:
+    """Start sagas at a fixed pace, whatever becomes of them, until all have ended; return the seconds.
+
+    Each counts from the instant at which it was to be started: a start that is late makes its saga slow.
+    """
+    workload, sagas, ended_before = WORKLOADS[options.saga], options.sagas, ends.count
+    begun, first, started = time.perf_counter(), datetime.now(UTC), 0
+    while started < sagas:
+        due = min(int((time.perf_counter() - begun) * options.rate) + 1, sagas)
+        instants = {number: first + timedelta(seconds=number / options.rate) for number in range(started, due)}
+        await start(engine, workload, instants)
+        started = due
+        await asyncio.sleep(max(begun + started / options.rate - time.perf_counter(), 0))
+    while ends.count < ended_before + sagas:
+        await one_more(ends, started + ended_before)
+    return time.perf_counter() - begun
+
+
+async def start(engine: AsyncEngine, workload: Workload, instants: Mapping[int, datetime]) -> None:
+    """Start the sagas of these numbers in one transaction, as of these instants."""
+    async with engine.begin() as connection:
+        for number, instant in instants.items():
+            instance = new_instance(workload.saga, workload.state(number), None, "", instant)
+            await start_saga_async(connection, instance)
+    nudge.nudge()
+
+
+async def one_more(ends: Ends, started: int) -> None:
+    """Wait until another saga has ended.
+
+    Raises:
+        SystemExit: none has for a minute.
+    """
+    try:
+        async with asyncio.timeout(_GIVE_UP_AFTER):
+            await ends.more.wait()
+    except TimeoutError:
+        raise SystemExit(f"stuck: {ends.count} of {started} sagas ended") from None
+    ends.more.clear()
+
+
+async def warmed_up(engine: AsyncEngine, ends: Ends, options: argparse.Namespace) -> None:
+    """Run some sagas that are not counted: what is made the first time is no latency of a steady load."""
+    some = argparse.Namespace(saga=options.saga, sagas=_WARMING, in_flight=_WARMING)
+    await closed_loop(engine, ends, some)
+
+
+async def latencies(engine: AsyncEngine, workload: Workload, sagas: int) -> list[float]:
+    """Milliseconds from start to end of each of the last so many sagas of its kind, as the rows tell."""
+    last = "SELECT status, started_at, ended_at FROM saga_instance WHERE name = :name ORDER BY id DESC LIMIT :sagas"
     async with engine.connect() as connection:
-        rows = (await connection.execute(text("SELECT status, started_at, ended_at FROM saga_instance"))).all()
+        rows = (await connection.execute(text(last), {"name": workload.saga.name, "sagas": sagas})).all()
     wrong = {row.status for row in rows if row.status != workload.ends}
     if wrong:
         raise SystemExit(f"sagas did not end {workload.ends}: {wrong}")
@@ -103,10 +146,12 @@ async def measure(options: argparse.Namespace) -> dict[str, float]:
             if options.orchestrators == 2:
                 others.append(await stack.enter_async_context(beside("orchestrator", options, ends.add)))
             collect_rarely()
+            if options.rate:
+                await warmed_up(engine, ends, options)
             cpu = Cpu(*others)
-            seconds = await closed_loop(engine, ends, options)
+            seconds = await (open_loop if options.rate else closed_loop)(engine, ends, options)
             micros = cpu.micros()
-        took = await latencies(engine, WORKLOADS[options.saga])
+        took = await latencies(engine, WORKLOADS[options.saga], options.sagas)
     finally:
         await engine.dispose()
     return {

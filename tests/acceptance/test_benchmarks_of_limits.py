@@ -1,4 +1,4 @@
-"""Benchmarks of timers, recovery, memory and disk run, and count right. How fast or how much it is, is no test."""
+"""Benchmarks of single limits (timers, recovery, memory ...) run, and count right. How fast it is, is no test."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import asyncio
 import json
 from argparse import Namespace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from pydantic import SecretStr
 
-from benchmarks import disk, memory, recovery, timers
+from benchmarks import disk, growth, memory, recovery, saga_run, steady, timers
+from benchmarks.drawing import chart
 from benchmarks.ends import Ends
 from benchmarks.report import report
 from benchmarks.three_steps import Done, ReserveStock
 from benchmarks.unanswered import QUEUE, Unanswered, written
+from benchmarks.workloads import SERVICES, WORKLOADS, orchestrator
 from messaging import Service
 from messaging.settings import MessagingSettings
 from orchestrator import Orchestrator, running
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.sql.connecting import ConnectionSettings, connect
 from orchestrator.sql.migrate import upgrade
 from tests.support.databases import fresh_database
 
 
 async def test_each_timer_is_counted_once_on_both_databases(postgres_url: str) -> None:
-    options = Namespace(postgres=postgres_url, per_second=20, seconds=1, ahead=0.0)
+    options = Namespace(postgres=postgres_url, per_second=20, seconds=1, ahead=3.0)
 
     measured = await timers.on_each(options)
 
@@ -85,3 +89,57 @@ def test_figures_are_written_as_json_where_they_are_asked_for(tmp_path: Path) ->
 
     written_there = json.loads((tmp_path / "out.json").read_text())
     assert written_there["answers"] == [42] and "cores" in written_there["machine"]
+
+
+def test_latency_is_measured_at_half_of_what_goes_through(
+    amqp_url: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Namespace(
+        amqp=amqp_url, postgres=postgres_url, rounds=1, sagas=20, in_flight=[10], share=0.5, seconds=0.1
+    )
+    monkeypatch.setattr(steady, "KINDS", {"..., coalesced": steady.KINDS["..., coalesced"]})
+
+    (measured,) = steady.rounds(options)["..., coalesced"]
+
+    assert measured["pace_per_second"] == pytest.approx(measured["highest_per_second"] / 2, abs=0.1)
+    assert measured["in_flight"] == 10 and 0 < measured["p50_ms"] <= measured["p99_ms"]
+    assert "| ..., coalesced " in steady.table({"..., coalesced": [measured]})
+
+
+def test_growth_is_measured_and_drawn_and_drawn_again_from_what_was_written(
+    amqp_url: str, postgres_url: str, tmp_path: Path
+) -> None:
+    options = Namespace(amqp=amqp_url, postgres=postgres_url, stored=[100], in_flight=[5], sagas=10, rounds=1)
+
+    measured = {"stored": growth.over_stored(options), "in_flight": growth.over_in_flight(options)}
+
+    assert [list(series) for series in measured.values()] == [[100], [5]]
+    assert "| 100 " in growth.tables(measured) and "| 5 " in growth.tables(measured)
+    report(Namespace(json=str(tmp_path / "growth.json")), "", {"growth": measured})
+    assert growth.read(str(tmp_path / "growth.json")) == measured
+    assert [file.name for file in growth.drawn(measured, tmp_path)] == ["growth-stored.svg", "growth-in-flight.svg"]
+
+
+def test_a_chart_has_a_line_for_each_series_and_says_its_figures() -> None:
+    drawn = ElementTree.fromstring(chart("A & B", "sagas", {"sagas/s": [(1, 20.0), (10, 300.0)], "p50 ms": [(1, 5.0)]}))
+
+    texts = ["".join(one.itertext()) for one in drawn.iter("{http://www.w3.org/2000/svg}title")]
+    assert texts == ["A & B", "sagas/s: 20 at 1", "sagas/s: 300 at 10", "p50 ms: 5 at 1"]
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}polyline"))) == 2
+
+
+@pytest.mark.parametrize("mode", ["open", "closed"])
+async def test_a_loop_tells_the_time_of_each_of_its_sagas_alone(migrated_database: str, mode: str) -> None:
+    engine, ends, app = connect(migrated_database, ConnectionSettings()), Ends(), orchestrator()
+    app.use(ends)
+    options = Namespace(saga="three-steps", sagas=5, in_flight=2, rate=100.0)
+    settings = OrchestratorSettings(database_url=SecretStr(migrated_database))
+    async with running(app, *SERVICES, settings=settings, messaging=MessagingSettings()):
+        await saga_run.warmed_up(engine, ends, options)
+        before = ends.count
+        await (saga_run.open_loop if mode == "open" else saga_run.closed_loop)(engine, ends, options)
+    took = await saga_run.latencies(engine, WORKLOADS["three-steps"], options.sagas)
+    await engine.dispose()
+
+    assert before > 0 and ends.count == before + 5
+    assert len(took) == 5 and all(one > 0 for one in took)
