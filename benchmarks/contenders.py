@@ -6,14 +6,20 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+import pytest
+
 from benchmarks.bus.contenders import python_of
+from tests.support.cached import node_with
 
 BASE: Final = "bare aio-pika"
 BASE_ALONE: Final = f"{BASE}, one at a time"
 COALESCED: Final = "..., coalesced"
 _DBOS: Final = "dbos==3.4.0"
+_RESTATE: Final = ("restate-sdk==1.3.0", "hypercorn==0.18.0", "aiohttp==3.14.5")
+_RESTATE_SERVER: Final = ("@restatedev/restate-server", "1.7.12")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +29,8 @@ class Contender:
     name: str
     command: Callable[[argparse.Namespace, str, str], list[str]]
     """Given the options, an empty database and a prefix for queues."""
-    package: str = ""
-    """Pinned, as pip takes it; empty for what runs in our own environment."""
+    packages: tuple[str, ...] = ()
+    """Pinned, as pip takes them; empty for what runs in our own environment."""
 
     def python(self) -> str:
         """Its interpreter: ours, or that of an environment of its own.
@@ -32,7 +38,7 @@ class Contender:
         Raises:
             SystemExit: the package could not be installed.
         """
-        return python_of(self.package) if self.package else sys.executable
+        return python_of(*self.packages) if self.packages else sys.executable
 
 
 def _bare(name: str, share: float, in_flight: int) -> Contender:
@@ -57,11 +63,36 @@ def _embedded(name: str, share: float, in_flight: int, *more: str) -> Contender:
     return Contender(name, command)
 
 
-def _dbos(name: str, share: float, in_flight: int, *more: str) -> Contender:
+def _dbos(name: str, share: float, in_flight: int, *more: str, sqlite: bool = False) -> Contender:
     def command(options: argparse.Namespace, database: str, _: str) -> list[str]:
-        return ["benchmarks.peers.with_dbos", "--database", database, *_amount(options, share, in_flight), *more]
+        where = [] if sqlite else ["--database", database]
+        return ["benchmarks.peers.with_dbos", *where, *_amount(options, share, in_flight), *more]
 
-    return Contender(name, command, _DBOS)
+    return Contender(name, command, (_DBOS,))
+
+
+def _restate(name: str, share: float, in_flight: int, *more: str) -> Contender:
+    def command(options: argparse.Namespace, _: str, __: str) -> list[str]:
+        where = ["--server", str(restate_server())]
+        return ["benchmarks.peers.with_restate", *where, *_amount(options, share, in_flight), *more]
+
+    return Contender(name, command, _RESTATE)
+
+
+def restate_server() -> Path:
+    """Restate's server, which is installed from npm the first time and kept in the cache.
+
+    Raises:
+        SystemExit: it could not be installed, or is not there for this machine.
+    """
+    try:
+        modules = Path(node_with(*_RESTATE_SERVER)["NODE_PATH"])
+    except (pytest.skip.Exception, pytest.fail.Exception) as error:
+        raise SystemExit(str(error)) from error
+    found = next(modules.glob("@restatedev/restate-server-*/bin/restate-server"), None)
+    if found is None:
+        raise SystemExit(f"{' '.join(_RESTATE_SERVER)} has no server for this machine (looked below {modules})")
+    return found
 
 
 def _amount(options: argparse.Namespace, share: float, in_flight: int) -> list[str]:
@@ -87,6 +118,12 @@ _PEERS: Final = (
     _dbos("DBOS, PostgreSQL", 0.1, 100),
     _dbos("DBOS, refused at step 3, two undos", 0.1, 100, "--refused"),
     _dbos("DBOS, PostgreSQL, one at a time", 0.03, 1),
+    _dbos("DBOS, SQLite", 0.05, 100, sqlite=True),
+    _dbos("DBOS, SQLite, refused at step 3, two undos", 0.05, 100, "--refused", sqlite=True),
+    _dbos("DBOS, SQLite, one at a time", 0.02, 1, sqlite=True),
+    _restate("Restate", 0.2, 100),
+    _restate("Restate, refused at step 3, two undos", 0.2, 100, "--refused"),
+    _restate("Restate, one at a time", 0.03, 1),
 )
 
 

@@ -41,12 +41,13 @@ class Cpu:
         return (self._now() - self._begun) * 1e6
 
     def _now(self) -> float:
-        return time.process_time() + sum(map(_of_process, self._others))
+        return time.process_time() + sum(map(seconds_of, self._others))
 
 
-def _of_process(pid: int) -> float:
+def seconds_of(pid: int, *, with_children: bool = False) -> float:
+    """Processor time of a process, and of those of its children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11 : 15 if with_children else 13])) / os.sysconf("SC_CLK_TCK")
 
 
 class Memory(NamedTuple):

@@ -13,7 +13,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -61,8 +61,7 @@ async def closed_loop(engine: AsyncEngine, ends: Ends, options: argparse.Namespa
     while (ended := ends.count - ended_before) < sagas:
         room = min(options.in_flight - (started - ended), sagas - started)
         if room > 0:
-            now = datetime.now(UTC)
-            await start(engine, workload, dict.fromkeys(range(started, started + room), now))
+            await start(engine, workload, ((n, datetime.now(UTC)) for n in range(started, started + room)))
             started += room
         await one_more(ends, started + ended_before)
     return time.perf_counter() - begun
@@ -77,8 +76,7 @@ async def open_loop(engine: AsyncEngine, ends: Ends, options: argparse.Namespace
     begun, first, started = time.perf_counter(), datetime.now(UTC), 0
     while started < sagas:
         due = min(int((time.perf_counter() - begun) * options.rate) + 1, sagas)
-        instants = {number: first + timedelta(seconds=number / options.rate) for number in range(started, due)}
-        await start(engine, workload, instants)
+        await start(engine, workload, ((n, first + timedelta(seconds=n / options.rate)) for n in range(started, due)))
         started = due
         await asyncio.sleep(max(begun + started / options.rate - time.perf_counter(), 0))
     while ends.count < ended_before + sagas:
@@ -86,10 +84,10 @@ async def open_loop(engine: AsyncEngine, ends: Ends, options: argparse.Namespace
     return time.perf_counter() - begun
 
 
-async def start(engine: AsyncEngine, workload: Workload, instants: Mapping[int, datetime]) -> None:
-    """Start the sagas of these numbers in one transaction, as of these instants."""
+async def start(engine: AsyncEngine, workload: Workload, instants: Iterable[tuple[int, datetime]]) -> None:
+    """Start the sagas of these numbers in one transaction, each as of its instant."""
     async with engine.begin() as connection:
-        for number, instant in instants.items():
+        for number, instant in instants:
             instance = new_instance(workload.saga, workload.state(number), None, "", instant)
             await start_saga_async(connection, instance)
     nudge.nudge()

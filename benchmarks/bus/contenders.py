@@ -28,15 +28,15 @@ class Contender:
         return python_of(self.package) if self.package else sys.executable
 
 
-def python_of(package: str) -> str:
-    """The interpreter of a package's environment, which is installed the first time and kept in the cache.
+def python_of(*packages: str) -> str:
+    """The interpreter of an environment of these packages, which is installed the first time and kept in the cache.
 
     Raises:
         SystemExit: it could not be installed.
     """
-    print(f"environment of {package}: installed where it is not there yet", file=sys.stderr, flush=True)
+    print(f"environment of {' '.join(packages)}: installed where it is not there yet", file=sys.stderr, flush=True)
     try:
-        return str(python_with(package))
+        return str(python_with(*packages))
     except (pytest.skip.Exception, pytest.fail.Exception) as error:
         raise SystemExit(str(error)) from error
 

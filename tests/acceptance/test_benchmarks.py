@@ -61,7 +61,7 @@ def test_starting_times_are_taken_of_each_program() -> None:
 @pytest.mark.timeout(600)  # the first time, packages are installed
 def test_peers_run_their_sagas(amqp_url: str, postgres_url: str) -> None:
     options = Namespace(amqp=amqp_url, postgres=postgres_url, sagas=20)
-    peers = [one for one in contenders(peers=True) if one.package]
+    peers = [one for one in contenders(peers=True) if one.packages]
 
     measured = [on_clean_services(options, one) for one in peers]
 
