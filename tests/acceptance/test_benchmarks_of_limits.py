@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from pydantic import SecretStr
 
-from benchmarks import disk, growth, memory, recovery, saga_run, steady, timers
+from benchmarks import costs, disk, growth, memory, recovery, saga_run, scaling, steady, timers
 from benchmarks.drawing import chart
 from benchmarks.ends import Ends
 from benchmarks.report import report
@@ -25,6 +25,9 @@ from orchestrator.settings import OrchestratorSettings
 from orchestrator.sql.connecting import ConnectionSettings, connect
 from orchestrator.sql.migrate import upgrade
 from tests.support.databases import fresh_database
+from tests.support.private import PrivatePostgres, PrivateRabbit
+
+ROOT = Path(__file__).parents[2]
 
 
 async def test_each_timer_is_counted_once_on_both_databases(postgres_url: str) -> None:
@@ -143,3 +146,33 @@ async def test_a_loop_tells_the_time_of_each_of_its_sagas_alone(migrated_databas
 
     assert before > 0 and ends.count == before + 5
     assert len(took) == 5 and all(one > 0 for one in took)
+
+
+async def test_what_a_saga_costs_each_server_is_read_from_private_ones(
+    private_rabbit: PrivateRabbit, private_postgres: PrivatePostgres
+) -> None:
+    options, servers = Namespace(sagas=20, rest=0.0), costs.Servers(private_rabbit, private_postgres)
+    with fresh_database(private_postgres.url) as url:
+        await asyncio.to_thread(upgrade, url)
+        measured = await costs.measure(options, servers, url, coalesced=True)
+
+    assert measured["messages"] == 6  # three commands and three answers
+    assert measured["orchestrator_us"] > 0 and measured["wal_bytes"] > 0
+    assert "| wal_bytes " in costs.table({"coalesced": [measured]})
+
+
+def test_the_page_on_scaling_has_what_the_model_computes() -> None:
+    page = (ROOT / "docs" / "scaling.md").read_text()
+
+    assert scaling.written(page) == page, "run: python -m benchmarks.scaling --write docs/scaling.md"
+
+
+def test_the_model_of_scale_asks_for_as_much_as_its_scarcest_part() -> None:
+    cheap = scaling.Costs(1000, 0, 0, 0, 0, 0, sagas_per_second=500, cores=1)
+    logging = scaling.Costs(1000, 0, 0, 0, 1e6, 0, sagas_per_second=500, cores=1)
+
+    few, many = (scaling.needed(1200, one) for one in (cheap, logging))
+
+    assert (few.partitions, few.bound_by, few.orchestrators) == (1, "replies through one queue", 2)
+    assert (many.partitions, many.bound_by, many.orchestrators) == (12, "log of one database", 24)  # two in each
+    assert scaling.reached(cheap) == (1000, 0.5)
