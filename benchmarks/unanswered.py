@@ -125,7 +125,7 @@ class Mailbox:
 @asynccontextmanager
 async def mailbox(amqp: str, prefix: str) -> AsyncGenerator[Mailbox]:
     """Declare the queue, and delete it with what the orchestrator declares when the block ends."""
-    connection = await aio_pika.connect(amqp)
+    connection = await aio_pika.connect(amqp, timeout=30)
     async with connection, connection.channel() as channel:
         await channel.declare_queue(f"{prefix}{QUEUE}", durable=True, arguments={"x-queue-type": "quorum"})
         try:
