@@ -28,6 +28,7 @@ from benchmarks.report import parsed, parser_of, report, told
 from benchmarks.saga_run import closed_loop
 from benchmarks.workloads import orchestrator
 from messaging.errors import PublishError
+from messaging.serving import collect_rarely
 from messaging.transport import Delivery, Outgoing
 from orchestrator import running
 from orchestrator.settings import OrchestratorSettings
@@ -160,6 +161,7 @@ def main() -> None:
     parser.add_argument("--sagas", type=int, default=5000)
     parser.add_argument("--rest", type=float, default=5.0, help="seconds in which nothing runs, to be taken off")
     options = parsed(parser)
+    collect_rarely()  # as a process that serves does
     results = rounds(options)
     report(options, table(results), {"costs": results})
 

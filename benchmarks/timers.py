@@ -23,6 +23,7 @@ from pydantic import BaseModel, SecretStr
 
 from benchmarks.numbers import Cpu, markdown, percentile
 from benchmarks.report import parsed, parser_of, report, told
+from messaging.serving import collect_rarely
 from messaging.settings import MessagingSettings
 from orchestrator import Delay, Orchestrator, Saga, running
 from orchestrator.settings import OrchestratorSettings
@@ -143,6 +144,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--ahead", type=float, default=0.0, help="seconds to set them in before the first falls due")
     options = parsed(parser)
+    collect_rarely()  # as a process that serves does
     measured = asyncio.run(on_each(options))
     report(options, table(measured), {"timers": measured})
 
