@@ -74,7 +74,7 @@ PLAIN: Final = Costs(
     broker_us=460,
     database_us=481,
     wal_bytes=8046,
-    kept_bytes=4_800,
+    kept_bytes=4_283,
     sagas_per_second=329,
     cores=2,
 )
@@ -84,7 +84,7 @@ COALESCED: Final = Costs(
     broker_us=57,
     database_us=356,
     wal_bytes=7695,
-    kept_bytes=4_800,
+    kept_bytes=4_283,
     sagas_per_second=366,
     cores=2,
     joined=10,
