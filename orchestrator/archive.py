@@ -20,22 +20,29 @@ from uuid import UUID
 from sqlalchemy import Connection, RowMapping, select
 
 from orchestrator.instance import Direction, Pin, SagaStatus, StepStatus
-from orchestrator.payloads import payloads_of
+from orchestrator.payloads import payloads_of, shown_state
 from orchestrator.recorded import Recorded, RecordedStep
 from orchestrator.redacted import Redaction
 from orchestrator.registry import SagaRegistry
 from orchestrator.retention import EndedTree
 from orchestrator.rising_ids import new_id
 from orchestrator.sql.purging import in_lots
-from orchestrator.sql.tables import in_schema, saga_audit, saga_history, saga_instance, saga_step
+from orchestrator.sql.tables import in_schema, saga_audit, saga_history, saga_instance, saga_state, saga_step
 from orchestrator.sql.transaction import SqlTransaction
 from orchestrator.sql.types import instant_text
 from orchestrator.store import StoreTransaction
+from orchestrator.views import StateRow
 
 FORMAT: Final = 1
 """Of the lines; fields may be added to it."""
 _LEFT_OUT: Final = {"state", "revision", "wake_at", "seq", "current_step", "deadline", "paused_at"}
 _FOR_PEOPLE: Final = {"error_text", "send_error", "text", "reason", "refused"}
+_ORDERS: Final = {
+    saga_step: ("seq", "branch"),
+    saga_state: ("revision", "position"),
+    saga_history: ("id",),
+    saga_audit: ("id",),
+}
 _LEFT_OUT_OF_STEPS: Final = {"saga_id", "body", "reply", "memo", "send_after", "waiting_key", "updated_at"}
 
 
@@ -88,7 +95,7 @@ class Stored:
 
 
 def read_stored(connection: Connection, saga_ids: Sequence[UUID], *, schema: str | None = None) -> list[Stored]:
-    """Read these sagas, in this order: four statements for each few hundred."""
+    """Read these sagas, in this order: five statements for each few hundred."""
     return [one for some in in_lots(saga_ids) for one in _read_some(connection, some, schema)]
 
 
@@ -96,7 +103,7 @@ def _read_some(connection: Connection, saga_ids: Sequence[UUID], schema: str | N
     saga = in_schema(saga_instance, schema)
     found = connection.execute(select(saga).where(saga.c.id.in_(saga_ids))).mappings()
     stored = {row["id"]: Stored(row) for row in found}
-    for source, order in ((saga_step, ("seq", "branch")), (saga_history, ("id",)), (saga_audit, ("id",))):
+    for source, order in _ORDERS.items():
         table = in_schema(source, schema)
         ordered = select(table).where(table.c.saga_id.in_(saga_ids)).order_by(*(table.c[one] for one in order))
         for row in connection.execute(ordered).mappings():
@@ -107,7 +114,8 @@ def _read_some(connection: Connection, saga_ids: Sequence[UUID], schema: str | N
 def document_of(stored: Stored, registry: SagaRegistry) -> Mapping[str, Any]:
     """One line: the columns by their names, state and messages as JSON and without secrets."""
     redaction = Redaction()
-    payloads = payloads_of(_recorded(stored), registry, redaction)
+    recorded = _recorded(stored)
+    payloads = payloads_of(recorded, registry, redaction)
     return {
         "format": FORMAT,
         **_fields(stored.saga, _LEFT_OUT, redaction),
@@ -119,6 +127,13 @@ def document_of(stored: Stored, registry: SagaRegistry) -> Mapping[str, Any]:
                 "received": _json(message.received),
             }
             for row, message in zip(stored.steps, payloads.messages, strict=True)
+        ],
+        "states": [
+            {
+                **_fields(row, {"saga_id", "state"}, redaction),
+                "state": _json(shown_state(registry, recorded, row["version"], row["state"], redaction)),
+            }
+            for row in stored.rows[saga_state.name]
         ],
         "history": [_fields(row, {"saga_id"}, redaction) for row in stored.rows[saga_history.name]],
         "audit": [_fields(row, {"saga_id"}, redaction) for row in stored.rows[saga_audit.name]],
@@ -145,8 +160,10 @@ def _recorded(stored: Stored) -> Recorded:
         )
         for one in stored.steps
     ]
+    names = {"saga": row["name"], "business_key": row["business_key"]}
+    states = [StateRow(**one, **names) for one in stored.rows[saga_state.name]]
     status = SagaStatus(row["status"])
-    return Recorded(row["id"], pin, status, row["state"], row["started_at"], row["updated_at"], steps, (), ())
+    return Recorded(row["id"], pin, status, row["state"], row["started_at"], row["updated_at"], steps, (), (), states)
 
 
 def _fields(row: RowMapping, left_out: set[str], redaction: Redaction) -> dict[str, Any]:

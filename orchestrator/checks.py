@@ -281,6 +281,8 @@ def _check_saga(where: str, saga: type[definition.Saga[Any]]) -> None:
     _check_hooks(where, saga, _SAGA_HOOKS)
     _check_durations(where, saga, "deadline", "alarm_after", optional=True)
     _check_word(where, saga, "on_compensation_failure", ("block", "continue_others"))
+    if not isinstance(cast("object", saga.keep_states), bool):
+        _refuse(where, f"has keep_states = {saga.keep_states!r}. Write True or False")
 
 
 class _Compiler:

@@ -347,6 +347,12 @@ class Saga(ABC, Generic[S]):
     on_compensation_failure: ClassVar[Literal["block", "continue_others"]] = "block"
     reuse_key_after_end: ClassVar[bool] = False
     """Whether a business key may start another saga once the earlier one has ended."""
+    keep_states: ClassVar[bool] = False
+    """Whether the state is also kept as it began, and as it was after each step that changed it.
+
+    It is written in the transaction of the change, whole, and goes with the saga: it costs that much room. What a saga
+    did before this was set is not known. Not part of the shape: it may be changed without a new version.
+    """
     state_type: ClassVar[type[BaseModel]]
     plan: ClassVar[Plan]
 

@@ -37,7 +37,7 @@ from orchestrator.instance import (
 )
 from orchestrator.plan import CommandLeaf, ItemsLeaf, LeafPlan
 from orchestrator.searchable import changed_values
-from orchestrator.signals import Decision, LockChange, Note, Replaced, Tell
+from orchestrator.signals import Decision, KeptState, LockChange, Note, Replaced, Tell
 
 if TYPE_CHECKING:
     from orchestrator.definition import Saga
@@ -115,6 +115,7 @@ class Draft:
         self.children: list[SagaInstance] = []
         self.tells: list[Tell] = []
         self.locks: list[LockChange] = []
+        self.states: list[KeptState] = []
 
     # -- rows
 
@@ -336,7 +337,13 @@ class Draft:
         with self.blaming(step, hook.__name__):
             state = self.parsed_state()
             hook(state, *args)
-            self.state = encode_body(state).decode()
+            self.know(encode_body(state).decode(), StepKey.labelled(step, Direction.ACTION), hook.__name__)
+
+    def know(self, state: str, key: StepKey, cause: str) -> None:
+        """Take a state; it is kept as well, with what changed it, if the saga says so."""
+        if self.saga.keep_states and state != self.state:
+            self.states.append(KeptState(key, cause, state, self.saga.version))
+        self.state = state
 
     def publish(self, step: str, hook: Callable[..., Iterable[Event]]) -> None:
         """Take the events a hook names.
@@ -393,6 +400,7 @@ class Draft:
             tuple(self.tells),
             tuple(self.locks),
             changed_values(self.plan.searchable, self.was.state, self.state),
+            tuple(self.states),
         )
 
     def _looks_for_events(self, record: StepRecord) -> bool:

@@ -235,3 +235,5 @@ class SagaInstance:
     """The items of these, by the step and their key."""
     search: tuple[tuple[str, str], ...] = ()
     """What it can be found by, see `searchable`; only of a saga that is about to start."""
+    keeps_state: bool = False
+    """Whether the state it begins with is kept; only of a saga that is about to start."""

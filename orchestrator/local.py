@@ -28,7 +28,7 @@ def local_ended(draft: Draft, ended: LocalEnded) -> None:
     if record is None or not isinstance(leaf, LocalLeaf) or not awaited:
         draft.accepted = False
     elif isinstance(ended, LocalFinished):
-        draft.state = ended.state
+        draft.know(ended.state, ended.key, "run" if ended.key.direction is Direction.ACTION else "undo")
         draft.end(record, StepStatus.SUCCEEDED)
         if ended.key.direction is Direction.ACTION:
             publish_events(draft, leaf)

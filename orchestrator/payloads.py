@@ -56,16 +56,27 @@ def payloads_of(recorded: Recorded, registry: SagaRegistry | None, redaction: Re
         redaction: knows all its secrets afterwards.
     """
     saga = None if registry is None else registry.find(recorded.pin)
-    if saga is None:
+    if registry is None or saga is None:
         return Payloads(None, (), HIDDEN)
     redaction = redaction or Redaction()
     _all_of(redaction, saga, recorded)  # from then on every secret is known, also where it stands in another field
+    for row in recorded.states:
+        shown_state(registry, recorded, row.version, row.state, redaction)
     return _all_of(redaction, saga, recorded)
 
 
 def _all_of(redaction: Redaction, saga: Saga[Any], recorded: Recorded) -> Payloads:
     state = _shown(redaction, saga.state_type, recorded.state)
     return Payloads(state, [_message(redaction, saga, step) for step in recorded.steps])
+
+
+def shown_state(
+    registry: SagaRegistry, recorded: Recorded, version: int, state: str, redaction: Redaction
+) -> str | None:
+    """A state that a saga has had, as JSON text without secrets; None where its version is not known here."""
+    pin = recorded.pin
+    saga = registry.find(pin) if version == pin.version else registry.version(pin.name, version)
+    return None if saga is None else _shown(redaction, saga.state_type, state)
 
 
 def _message(redaction: Redaction, saga: Saga[Any], step: RecordedStep) -> Message:

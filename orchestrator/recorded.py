@@ -15,6 +15,7 @@ from sqlalchemy import Connection, select
 from orchestrator.instance import CHILD, Direction, Pin, SagaStatus, StepStatus
 from orchestrator.sql.tables import in_schema, saga_instance, saga_step
 from orchestrator.status import AuditRow, HistoryRow, audit_of, history_of
+from orchestrator.views import StateRow, states_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class RecordedStep:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One saga as it is stored. The state is that of now; the one it began with is not kept."""
+    """One saga as it is stored. The state is that of now."""
 
     id: UUID
     pin: Pin
@@ -50,10 +51,27 @@ class Recorded:
     steps: Sequence[RecordedStep]
     history: Sequence[HistoryRow]
     audit: Sequence[AuditRow]
+    states: Sequence[StateRow] = ()
+    """As it was, where the definition keeps states: those that were asked for."""
 
 
-def read_recorded(connection: Connection, saga_id: UUID, *, schema: str | None = None) -> Recorded | None:
-    """Read all that is stored of a saga; None if there is no such saga."""
+def read_recorded(
+    connection: Connection,
+    saga_id: UUID,
+    *,
+    states: int | None = 0,
+    since: tuple[int, int] = (0, 0),
+    schema: str | None = None,
+) -> Recorded | None:
+    """Read all that is stored of a saga; None if there is no such saga.
+
+    Args:
+        connection: inside the caller's transaction.
+        saga_id: which.
+        states: how many of the states it has had, at most, the oldest first; None: all.
+        since: revision and position of the first of them.
+        schema: of the tables.
+    """
     saga = in_schema(saga_instance, schema).c
     columns = (saga.name, saga.version, saga.fingerprint, saga.status, saga.state, saga.started_at, saga.updated_at)
     row = connection.execute(select(*columns).where(saga.id == saga_id)).one_or_none()
@@ -69,6 +87,7 @@ def read_recorded(connection: Connection, saga_id: UUID, *, schema: str | None =
         _steps(connection, saga_id, schema),
         history_of(connection, saga_id, schema=schema),
         audit_of(connection, saga_id, schema=schema),
+        () if states == 0 else states_of(connection, saga_id, since=since, limit=states, schema=schema),
     )
 
 

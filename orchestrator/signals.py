@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from messaging.envelope import SUCCESS
@@ -290,6 +290,23 @@ class Note:
     unusable: bool = False
 
 
+STARTED: Final = "start"
+UPGRADED: Final = "upgrade"
+"""What else makes a state what it is, beside the hooks of steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptState:
+    """A state as it was once something had changed it: which step, and which of its hooks; see `Saga.keep_states`."""
+
+    key: StepKey
+    """Without a name where it was none: then `cause` is `STARTED` or `UPGRADED`."""
+    cause: str
+    state: str
+    version: int
+    """Of the definition whose state it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Replaced:
     """A command id which a new attempt overwrites in its record; replies to it still count."""
@@ -311,7 +328,8 @@ class Decision:
     tell it again once the saga is resumed. `local` names the local steps to be run once this is committed.
     `items` are those to insert, `children` the sagas to start, `tells` the signals to keep for other sagas.
     `locks` is what becomes of resources, in order. `search` is what the saga can be found by from now on, as far
-    as that has changed; None where nothing is kept any more, and of two the later counts.
+    as that has changed; None where nothing is kept any more, and of two the later counts. `states` are those to
+    keep, in order.
     """
 
     instance: SagaInstance
@@ -329,6 +347,7 @@ class Decision:
     tells: tuple[Tell, ...] = ()
     locks: tuple[LockChange, ...] = ()
     search: tuple[tuple[str, str | None], ...] = ()
+    states: tuple[KeptState, ...] = ()
 
     @property
     def steps(self) -> Mapping[StepKey, StepRecord]:
@@ -338,7 +357,9 @@ class Decision:
     @property
     def plain(self) -> bool:
         """Whether nothing but the saga's own row, its records, and what was replaced and noted is to be written."""
-        return not (self.events or self.items or self.children or self.tells or self.locks or self.search)
+        return not (
+            self.events or self.items or self.children or self.tells or self.locks or self.search or self.states
+        )
 
     def then(self, later: Decision) -> Decision:
         """Join with a decision made on this one's result, so that a saga is saved once a batch."""
@@ -363,6 +384,7 @@ class Decision:
             tells=(*self.tells, *later.tells),
             locks=(*self.locks, *later.locks),
             search=(*self.search, *later.search),
+            states=(*self.states, *later.states),
         )
 
     def _begins_wait(self, after: SagaInstance) -> bool:

@@ -63,5 +63,6 @@ def _instance(saga: type[Saga[S]], state: object, saga_id: UUID, now: datetime, 
         wake_at=now,
         deadline=deadline,
         search=tuple(kept_values(searchable, text).items()) if (searchable := saga.plan.searchable) else (),
+        keeps_state=saga.keep_states,
         **fields,
     )

@@ -287,7 +287,8 @@ class StoreTransaction(Protocol):
 
         At most one decision a saga, all of them locked here. A changed record whose `body` or `reply`
         is None keeps the stored one. The stored revision becomes the loaded one plus one. `events` are not
-        written here, see `add_outgoing`; nor are notes that are `unusable`, see `add_unmatched`.
+        written here, see `add_outgoing`; nor are notes that are `unusable`, see `add_unmatched`. States that are kept
+        stand under the new revision, in order.
 
         Raises:
             ConcurrentUpdate: a saga's stored revision is not the loaded one. The transaction must be rolled back.

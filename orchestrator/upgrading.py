@@ -44,7 +44,7 @@ from orchestrator.plan import (
 from orchestrator.registry import pin_of
 from orchestrator.roster import Roster
 from orchestrator.searchable import all_values
-from orchestrator.signals import Decision
+from orchestrator.signals import UPGRADED, Decision
 
 _KINDS: Final[dict[str, type[LeafPlan]]] = {TIMER: DelayLeaf, LOCAL: LocalLeaf, ITEMS: ItemsLeaf, CHILD: ChildLeaf}
 _WORDS: Final[dict[type[LeafPlan], str]] = {
@@ -88,7 +88,8 @@ def upgraded(
     if refused:
         return Upgrade(None, refused)
     draft = Draft(saga(), instance, now)
-    draft.state, draft.wake_now = state, True
+    draft.know(state, StepKey(""), UPGRADED)
+    draft.wake_now = True
     if draft.blocked and draft.blocked[0] is BlockedReason.NEEDS_VERSION:
         draft.unblock()
     draft.note("upgraded", f"from v{instance.pin.version} to v{saga.version} {told}".rstrip())

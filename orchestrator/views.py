@@ -12,14 +12,14 @@ from functools import lru_cache
 from typing import Any, ClassVar, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Float, Integer, TableClause, Text, column, select, table
+from sqlalchemy import ColumnElement, Connection, Float, Integer, TableClause, Text, column, select, table, tuple_
 
 from orchestrator.sql.types import Id, Instant
 
 _TYPES: Final[dict[str, Any]] = {
     **dict.fromkeys(("saga_id", "held_by", "dead_letter_id"), Id),
-    **dict.fromkeys(("version", "attempt", "seq", "round"), Integer),
-    **dict.fromkeys(("since", "waiting_since", "held_since", "next_wake_at", "paused_at", "dead_at"), Instant),
+    **dict.fromkeys(("version", "attempt", "seq", "round", "revision", "position"), Integer),
+    **dict.fromkeys(("since", "waiting_since", "held_since", "next_wake_at", "paused_at", "dead_at", "at"), Instant),
     **dict.fromkeys(("started_at", "updated_at", "ended_at", "sent_at", "deadline"), Instant),
     "seconds": Float,
 }
@@ -123,6 +123,26 @@ class DeadLetterRow(ViewRow):
     correlation_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class StateRow(ViewRow):
+    """A state as it was, of a saga whose definition keeps them: JSON text, secrets included."""
+
+    view: ClassVar[str] = "saga_state_history"
+    rises_with: ClassVar[str] = "at"
+    saga_id: UUID
+    saga: str
+    business_key: str | None
+    version: int
+    revision: int
+    position: int
+    step: str
+    direction: str
+    branch: str
+    cause: str
+    state: str
+    at: datetime
+
+
 def view_of(row: type[ViewRow], schema: str | None) -> TableClause:
     """A view, as statements name it; its columns have the types of both databases."""
     fields_of: Any = row
@@ -154,5 +174,23 @@ def read_view(
     return [row(*found) for found in connection.execute(statement)]
 
 
-ROWS: Final[Sequence[type[ViewRow]]] = (StuckRow, FailedRow, LatencyRow, LockWaitRow, DeadLetterRow)
+def states_of(
+    connection: Connection,
+    saga_id: UUID,
+    *,
+    since: tuple[int, int] = (0, 0),
+    limit: int | None = None,
+    schema: str | None = None,
+) -> list[StateRow]:
+    """The states that a saga has had, in order, from this revision and position on; at most so many, secrets included.
+
+    Empty if its definition does not keep them (`Saga.keep_states`), or there is no such saga.
+    """
+    view = view_of(StateRow, schema)
+    place = (view.c.revision, view.c.position)
+    statement = select(view).where(view.c.saga_id == saga_id, tuple_(*place) >= since).order_by(*place).limit(limit)
+    return [StateRow(*found) for found in connection.execute(statement)]
+
+
+ROWS: Final[Sequence[type[ViewRow]]] = (StuckRow, FailedRow, LatencyRow, LockWaitRow, DeadLetterRow, StateRow)
 """The views that have a class here."""

@@ -64,7 +64,7 @@ async def _read(settings: OrchestratorSettings, saga_id: UUID) -> Recorded:
     from orchestrator.status import missing
 
     async with opened(settings) as engine, engine.connect() as connection:
-        recorded = await connection.run_sync(read_recorded, saga_id, schema=settings.database_schema)
+        recorded = await connection.run_sync(read_recorded, saga_id, states=1, schema=settings.database_schema)
         if recorded is None:
             raise await connection.run_sync(missing, saga_id, schema=settings.database_schema)
     if recorded.state == ERASED:

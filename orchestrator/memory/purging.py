@@ -63,6 +63,7 @@ class PurgeRows(Rows):
             self._remove_all(by_id, gone)
         for by_step in (tables.bodies, tables.replies, tables.unsent):
             self._remove_all(by_step, [place for place in by_step if place[0] in gone])
+        self._remove_all(tables.states, [place for place in tables.states if place[0] in gone])
         self._remove_all(tables.commands, [one for one, ref in tables.commands.items() if ref.saga_id in gone])
         self._remove_all(tables.signals, [one for one, kept in tables.signals.items() if kept.signal.saga_id in gone])
         self._remove_all(tables.history, [one for one, (saga_id, _) in tables.history.items() if saga_id in gone])

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from orchestrator.errors import ConcurrentUpdate
-from orchestrator.instance import BlockedReason, Pin, SagaInstance, SagaStatus
+from orchestrator.instance import BlockedReason, Pin, SagaInstance, SagaStatus, StepKey
 from orchestrator.memory.rows import Rows
 from orchestrator.signal_codec import ACTIONS, CHILD_ORDER, UPGRADE, upgrade_kind
-from orchestrator.signals import Decision
+from orchestrator.signals import STARTED, Decision, KeptState
 from orchestrator.store import CommandRef, Locked
 from orchestrator.workers import Worker
 
@@ -120,8 +120,11 @@ class SagaRows(Rows):
             if holder is not None and not (reuse_key_after_end and self._has_ended(holder)):
                 return holder, False
             self._put(self._tables.keys, name_and_key, saga.id)
-        self._write(replace(saga, steps={}, search=()))
+        self._write(replace(saga, steps={}, search=(), keeps_state=False))
         self._keep_search(saga.id, saga.search)
+        if saga.keeps_state:
+            first = KeptState(StepKey(""), STARTED, saga.state, saga.pin.version)
+            self._put(self._tables.states, (saga.id, saga.revision, 0), (first, saga.started_at))
         return saga.id, True
 
     async def save(self, decisions: Sequence[Decision]) -> None:
@@ -145,6 +148,8 @@ class SagaRows(Rows):
             if decision.items:
                 self._put(self._tables.items, after.id, (*self._tables.items.get(after.id, ()), *decision.items))
             self._keep_search(after.id, decision.search)
+            for position, kept in enumerate(decision.states):
+                self._put(self._tables.states, (after.id, after.revision + 1, position), (kept, await self.now()))
             for old in decision.replaced:
                 ref = CommandRef(after.id, old.key, old.round, old.attempt)
                 self._put(self._tables.commands, old.command_id, ref)

@@ -10,7 +10,7 @@ from messaging.transport import Outgoing
 from orchestrator.granting import LockRow
 from orchestrator.holds import Hold
 from orchestrator.instance import Item, SagaInstance, StepKey
-from orchestrator.signals import Note
+from orchestrator.signals import KeptState, Note
 from orchestrator.store import AuditEntry, CommandRef, ReceivedEvent, StoredSignal, UnmatchedMessage
 from orchestrator.workers import Worker
 
@@ -69,6 +69,10 @@ class MemoryTables:
     holds: dict[UUID, tuple[Hold, datetime | None]] = field(default_factory=dict[UUID, tuple[Hold, datetime | None]])
     """What is or was held, and when it was released."""
     search: dict[tuple[UUID, str], str] = field(default_factory=dict[tuple[UUID, str], str])
+    states: dict[tuple[UUID, int, int], tuple[KeptState, datetime]] = field(
+        default_factory=dict[tuple[UUID, int, int], tuple[KeptState, datetime]]
+    )
+    """By saga, revision and position."""
 
     def copied(self) -> MemoryTables:
         """The same rows in tables of their own."""

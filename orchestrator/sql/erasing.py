@@ -21,6 +21,7 @@ from orchestrator.sql.tables import (
     saga_item,
     saga_search,
     saga_signal,
+    saga_state,
     saga_step,
     saga_unmatched,
 )
@@ -97,6 +98,7 @@ def _blank(connection: Connection, ids: Sequence[UUID], schema: str | None) -> N
     for table, blank in (
         (step, {**messages, "error_text": "", "send_error": ""}),
         (in_schema(saga_item, schema), {"item": ERASED}),
+        (in_schema(saga_state, schema), {"state": ERASED}),
         (signal, {"body": ERASED, "error": aside}),
         (in_schema(saga_history, schema), {"text": ""}),
         (in_schema(saga_unmatched, schema), {"body": b"", "properties": "{}"}),

@@ -50,6 +50,7 @@ from orchestrator.sql.tables import (
     saga_request,
     saga_search,
     saga_signal,
+    saga_state,
     saga_step,
     saga_unmatched,
 )
@@ -61,7 +62,7 @@ _LONGEST_CLAIM: Final = timedelta(days=1)
 _AT_ONCE: Final = 500
 """Ids, or keys, in one statement."""
 _HANGS_ON_A_SAGA: Final = (
-    *(saga_step, saga_attempt, saga_item, saga_search, saga_signal),
+    *(saga_step, saga_attempt, saga_item, saga_search, saga_state, saga_signal),
     *(saga_history, saga_unmatched, saga_lock),
 )
 

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from orchestrator.instance import SagaInstance, SagaStatus
 from orchestrator.sql.rows import INSTANCE_COLUMNS, new_instance_values
 from orchestrator.sql.search import write_search
+from orchestrator.sql.states import write_first_state
 from orchestrator.sql.tables import in_schema, saga_instance, saga_key
 
 _TERMINAL: Final = [status.value for status in SagaStatus if status.terminal]
@@ -35,8 +36,8 @@ def start_saga(
     """Write a new saga and its business key in this transaction; return its id and True.
 
     If a saga has the key already, or is this very one, write nothing and return that saga's id and False.
-    One statement on PostgreSQL, two on SQLite, and one more for a saga with searchable fields; without a business key,
-    no row of `saga_key`.
+    One statement on PostgreSQL, two on SQLite, and one more each for searchable fields and for a state that is kept;
+    without a business key, no row of `saga_key`.
 
     Args:
         where: a session or connection on the database of the sagas.
@@ -48,6 +49,8 @@ def start_saga(
     saga_id, created = _started(connection, saga, schema, reuse=reuse_key_after_end)
     if created and saga.search:
         write_search(connection, {saga_id: saga.search}, schema)
+    if created and saga.keeps_state:
+        write_first_state(connection, saga, schema)
     return saga_id, created
 
 

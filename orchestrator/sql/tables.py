@@ -11,6 +11,7 @@ saga_unmatched      messages that fit no saga, whole, with why
 saga_key            (saga name, business key) -> saga; decides who starts, and outlives the saga
 saga_lock           resources that sagas hold or wait for
 saga_search         searchable fields of states, as text
+saga_state          states as they were, of sagas that keep them
 saga_audit          what operators asked for, and what became of it
 saga_worker         processes and the definitions they know
 saga_request        what was asked over HTTP under an idempotency key, and what it became
@@ -291,6 +292,23 @@ saga_search = Table(
     _required("value"),
     # With the id last, a page is read in its order, however many sagas have the value.
     Index("ix_saga_search_found", "field", "value", "saga_id"),
+)
+
+saga_state = Table(
+    "saga_state",
+    metadata,
+    Column("saga_id", Id, ForeignKey("saga_instance.id", ondelete="CASCADE"), primary_key=True),
+    # That of the saga once it is written, and which change of that transaction it is: times may be equal.
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),
+    _required("step"),
+    _required("direction"),
+    _required("branch"),
+    _required("cause"),
+    _required("state"),
+    _instant("at", nullable=False),
+    CheckConstraint(one_of("direction", Direction), name="direction"),
 )
 
 saga_audit = Table(

@@ -28,6 +28,7 @@ from orchestrator.sql.items import write_items
 from orchestrator.sql.locks import change_locks, contended_locks, held_locks, settle_locks
 from orchestrator.sql.search import write_search
 from orchestrator.sql.starting import start_saga
+from orchestrator.sql.states import write_states
 from orchestrator.store import (
     AuditEntry,
     CommandRef,
@@ -184,7 +185,7 @@ class SqlTransaction:
         return await self._run(start_saga, saga, reuse_key_after_end=reuse_key_after_end, schema=self._schema)
 
     async def save(self, decisions: Sequence[Decision]) -> None:
-        """Five statements at most, one more for items of a `ForEach`, and one for searchable fields.
+        """Five statements at most, one more each for items of a `ForEach`, searchable fields, and kept states.
 
         They check the revisions once more.
 
@@ -201,6 +202,8 @@ class SqlTransaction:
         found_by = {decision.instance.id: decision.search for decision in decisions if decision.search}
         if found_by:
             await self._run(write_search, found_by, self._schema)
+        if any(decision.states for decision in decisions):
+            await self._run(write_states, decisions, await self.now(), self._schema)
 
     @asynccontextmanager
     async def session(self, *, timeout: timedelta) -> AsyncGenerator[AsyncSession]:

@@ -19,6 +19,7 @@ from orchestrator.instance import TIMER, Direction, StepStatus
 from orchestrator.plan import ChildLeaf, CommandLeaf, EventLeaf, LocalLeaf
 from orchestrator.recorded import Recorded, RecordedStep
 from orchestrator.redacted import Redaction
+from orchestrator.signals import STARTED
 
 _HEAD: Final = '''"""Saga {id} of {name}, as it was stored, without its secrets. Time is virtual."""
 
@@ -64,15 +65,22 @@ def as_test(saga: type[Saga[Any]], recorded: Recorded) -> Exported:
 
 def _first_that_passes(saga: type[Saga[Any]], recorded: Recorded) -> Iterator[str]:
     """Sources for the states it may have begun with, up to the first that passes."""
-    for state in _beginnings(saga.state_type, json.loads(recorded.state)):
+    for state in _beginnings(saga.state_type, recorded):
         source = _Writer(saga, recorded, Redaction()).source(json.dumps(state))
         yield source
         if not _run(source):
             return
 
 
-def _beginnings(state_type: type[BaseModel], end: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What it ended with; fields that have a default may have begun with that: all, none, or all but one."""
+def _beginnings(state_type: type[BaseModel], recorded: Recorded) -> Iterator[dict[str, Any]]:
+    """What it began with, if that is kept; else what it ended with.
+
+    Of the latter, fields that have a default may have begun with that: all, none, or all but one.
+    """
+    yield from (
+        json.loads(one.state) for one in recorded.states if (one.cause, one.version) == (STARTED, recorded.pin.version)
+    )
+    end: dict[str, Any] = json.loads(recorded.state)
     optional = [name for name, field in state_type.model_fields.items() if not field.is_required()]
     yield {name: value for name, value in end.items() if name not in optional}
     yield end

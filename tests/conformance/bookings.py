@@ -156,6 +156,7 @@ class WritingPolicy(Step[Insurance, Booked]):
 
 
 class InsureTrip(Saga[Insurance]):
+    keep_states = True
     steps = (WritingPolicy(),)
 
 
@@ -170,6 +171,7 @@ class Insuring(SubSaga[Trip, Insurance]):
 
 
 class BookTrip(Saga[Trip]):
+    keep_states = True
     steps = (Parallel(BookingFlight(), BookingHotel()), BookingMeals(), Insuring(), AwaitingMoney(), SendingTickets())
 
 

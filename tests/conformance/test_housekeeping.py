@@ -121,6 +121,7 @@ async def test_killed_at_any_line_of_a_purge_each_saga_is_archived_before_it_is_
     [well, *_] = [one for one in archived if one["id"] == str(travelled.well)]
     assert (well["business_key"], well["state"]["seat"], well["ended_at"] > well["started_at"]) == ("well", "12A", True)
     assert {"BookingFlight", "BookingMeal", "Insuring"} <= {one["step"].split("/")[-1] for one in well["steps"]}
+    assert [(one["cause"], one["state"]["seat"]) for one in well["states"]][:2] == [("start", ""), ("on_reply", "12A")]
     assert next(one["parent_id"] for one in archived if one["root_id"]) == str(travelled.well)
 
 

@@ -127,6 +127,20 @@ VIEWS = {
         "correlation_id": "character varying",
     },
     "saga_held": {"saga": TEXT, "version": NUMBER, "held_at": INSTANT, "by": TEXT, "reason": TEXT},
+    "saga_state_history": {
+        "saga_id": ID,
+        "saga": TEXT,
+        "business_key": TEXT,
+        "version": NUMBER,
+        "revision": NUMBER,
+        "position": NUMBER,
+        "step": TEXT,
+        "direction": TEXT,
+        "branch": TEXT,
+        "cause": TEXT,
+        "state": TEXT,
+        "at": INSTANT,
+    },
     # Tables that are read as views are
     "saga_unmatched": {
         "id": ID,

@@ -1,7 +1,7 @@
 """Definitions that are held, with a view; the view of sagas tells of them, and that of what is stuck reads less.
 
 Revision ID: 0012
-Revises: 0010
+Revises: 0011
 """
 
 # ruff: noqa: S608 - only names and fixed words are pasted in
@@ -13,7 +13,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0012"
-down_revision = "0010"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 

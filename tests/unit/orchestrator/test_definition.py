@@ -320,6 +320,7 @@ def test_a_saga_without_its_state_is_refused() -> None:
         ({"alarm_after": 60}, "has alarm_after = 60. Write a timedelta"),
         ({"alarm_after": timedelta(0)}, "has an alarm_after that is not positive"),
         ({"on_compensation_failure": "ignore"}, "Use one of: block, continue_others"),
+        ({"keep_states": "yes"}, "has keep_states = 'yes'. Write True or False"),
     ],
 )
 def test_settings_of_a_saga_are_checked(settings: dict[str, Any], problem: str) -> None:
@@ -396,6 +397,7 @@ def test_the_fingerprint_covers_names_nesting_and_roles_and_not_timeouts_or_part
 
     assert fingerprint == "2cca3c3a10a3be7f"
     assert with_steps(patient(), group, Shipping(), alarm_after=timedelta(hours=1)).plan.fingerprint == fingerprint
+    assert with_steps(CreatingOrder(), group, Shipping(), keep_states=True).plan.fingerprint == fingerprint
     assert with_steps(renamed(), group, Shipping()).plan.fingerprint != fingerprint
     assert with_steps(CreatingOrder(), Sequence(group), Shipping()).plan.fingerprint != fingerprint
     assert with_steps(CreatingOrder(), group).plan.fingerprint != fingerprint
