@@ -8,16 +8,19 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.cli.output import clock_time, instant
+from orchestrator.differences import differences
 from orchestrator.instance import CHILD, ITEMS, LOCAL, RESOLVED, TIMER, Direction, StepStatus
+from orchestrator.signals import STARTED
 from orchestrator.words import duration
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from orchestrator.state_story import StateStep
     from orchestrator.status import HistoryRow, SagaRow, TimelineRow
 
 _SAY_IT_THEMSELVES: Final = ("retry", "timeout", "retried")
-_ENDED, _NOTED, _BEGAN, _ENDED_AT_ONCE, _SAGA_ENDED = range(5)
+_ENDED, _CHANGED, _NOTED, _BEGAN, _ENDED_AT_ONCE, _SAGA_ENDED = range(6)
 _LOOKS: Final = {
     "sent": ("→", "cyan"),
     "undoing": ("↩", "yellow"),
@@ -25,6 +28,7 @@ _LOOKS: Final = {
     "answered": ("✓", "green"),
     "undone": ("✓", "yellow"),
     "came": ("✓", "green"),
+    "state": ("~", "blue"),
     "refused": ("✗", "red"),
     "unknown": ("?", "red"),
     "expired": ("✗", "red"),
@@ -77,6 +81,22 @@ def _of_step(row: TimelineRow) -> Iterator[Happening]:
         what, text = _end(row)
         at_once = _ENDED_AT_ONCE if row.ended_at == row.started_at else _ENDED
         yield Happening(row.ended_at, what, name, text, row.ended_at - row.started_at, (at_once, row.seq))
+
+
+def state_changes(steps: Iterable[StateStep]) -> Iterator[Happening]:
+    """What became of the state, a line for each value that a step changed."""
+    for number, one in enumerate(steps):
+        order = (-1 if one.cause == STARTED else _CHANGED, number + 1)
+        for text in _changes_of(one):
+            yield Happening(one.at, "state", one.label, text, order=order)
+
+
+def _changes_of(one: StateStep) -> Iterable[str]:
+    if one.state is None:
+        return (f"{one.cause}: a state of version {one.version}, which is not known here",)
+    if one.changes is None:
+        return map(str, differences({}, one.state))
+    return (f"{one.cause}: {change}" for change in one.changes)
 
 
 _CAME: Final = {TIMER: "the time has come", ITEMS: "all items are over", CHILD: "the child saga has ended"}

@@ -21,6 +21,7 @@ from orchestrator.payloads import Payloads, payloads_of
 from orchestrator.recorded import read_recorded
 from orchestrator.simulating import Simulated
 from orchestrator.sql.search import Found
+from orchestrator.state_story import StateStep, state_story
 from orchestrator.status import (
     AuditRow,
     HistoryRow,
@@ -66,6 +67,9 @@ LastEvent: TypeAlias = Annotated[Key, Header(description="The same, as an EventS
 Where: TypeAlias = Annotated[
     Sequence[Word], Query(max_length=10, description="Only with this value in the state: `customer=c-17`")
 ]
+Place: TypeAlias = Annotated[
+    str, Query(pattern=r"^(\d{1,9}\.\d{1,9})?$", description="`next` of the page before, such as `12.0`")
+]
 After: TypeAlias = Annotated[UUID | None, Query(description="`next` of the page before")]
 
 
@@ -90,6 +94,14 @@ class AuditPage(BaseModel):
 
     items: list[AuditRow]
     next: UUID | None = Field(description="`after` of the next page; null after the last")
+
+
+class StatePage(BaseModel):
+    """States that a saga has had, in order, with what was changed to come to each."""
+
+    items: list[StateStep]
+    next: str | None = Field(description="`after` of the next page; null after the last")
+    note: str = Field(description="What is missing, and how to have it; empty if nothing is")
 
 
 class Proposed(BaseModel):
@@ -223,6 +235,30 @@ async def payloads(request: Request, saga_id: SagaId) -> Payloads:
     if recorded is None:
         raise UnknownSaga(saga_id)
     return payloads_of(recorded, web.registry)
+
+
+@router.get("/sagas/{saga_id}/states")
+async def states(request: Request, saga_id: SagaId, after: Place = "", limit: Limit = 50) -> StatePage:
+    """Tell what each step changed in the state, where the definition keeps states; without their secrets."""
+    web, skipped = web_of(request), 1 if after else 0
+    recorded = await web.database.read(
+        lambda c: read_recorded(c, saga_id, states=skipped + limit + 1, since=_place(after), schema=web.database.schema)
+    )
+    if recorded is None:
+        raise await web.database.read(lambda c: missing(c, saga_id, schema=web.database.schema))
+    _, story = state_story(recorded, web.registry)
+    items = story.steps[skipped:]
+    last = items[limit - 1] if len(items) > limit else None
+    return StatePage(
+        items=list(items[:limit]),
+        next=f"{last.revision}.{last.position}" if last else None,
+        note="" if after else story.note,
+    )
+
+
+def _place(text: str) -> tuple[int, int]:
+    revision, _, position = text.partition(".")
+    return int(revision or 0), int(position or 0)
 
 
 @router.post("/sagas/{saga_id}/actions", responses={202: {"model": Answer, "description": "No engine answered yet"}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,13 +14,14 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy import Connection
 
+from orchestrator.differences import value_text
 from orchestrator.evidence import Evidence, read_evidence
 from orchestrator.failures import MOST_FAILURES, failures
 from orchestrator.graph_svg import svg
 from orchestrator.instance import SagaStatus
-from orchestrator.payloads import payloads_of
 from orchestrator.recorded import Recorded, read_recorded
 from orchestrator.sql.search import Found, saga_names
+from orchestrator.state_story import state_story
 from orchestrator.status import AuditRow, SagaFilter, SagaRow, TimelineRow, get_saga, list_sagas, missing, timeline_of
 from orchestrator.web import bulk
 from orchestrator.web.access import Reader, access_of
@@ -42,6 +44,9 @@ from orchestrator.web.words import Action, Word
 from orchestrator.why import explain
 
 _PAGE: Final = 50
+MOST_STATES: Final = 50
+MOST_CHANGES: Final = 50
+"""Of each of these; the API has them all."""
 
 router = APIRouter()
 
@@ -188,7 +193,7 @@ class _Known:
 def _known_of(connection: Connection, saga_id: UUID, asked: UUID | None, schema: str | None) -> _Known:
     mark = mark_of_saga(connection, saga_id, schema)  # first, so that what changes meanwhile is told again
     evidence = read_evidence(connection, saga_id, schema=schema)
-    recorded = read_recorded(connection, saga_id, schema=schema)
+    recorded = read_recorded(connection, saga_id, states=MOST_STATES + 1, schema=schema)
     if evidence is None or recorded is None:
         raise missing(connection, saga_id, schema=schema)
     answer = next((row for row in recorded.audit if asked and row.signal_id == asked), None)
@@ -196,14 +201,25 @@ def _known_of(connection: Connection, saga_id: UUID, asked: UUID | None, schema:
 
 
 def _drawn(web: Web, found: _Known, now: datetime) -> dict[str, Any]:
+    payloads, story = state_story(found.recorded, web.registry)
     return {
         "why": explain(found.evidence, now=now),
         "gantt": gantt(found.evidence.saga, found.timeline, found.recorded.history, now),
         "timeline": found.timeline[:MOST_ROWS],
-        "payloads": payloads_of(found.recorded, web.registry),
+        "payloads": payloads,
+        "states": story.steps[:MOST_STATES],
+        "more_states": len(story.steps) > MOST_STATES,
+        "most_changes": MOST_CHANGES,
+        "states_note": story.note,
+        "value_text": value_text,
+        "whole": _whole,
         "kind_of": kind_of,
         "name_of": name_of,
     }
+
+
+def _whole(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2)
 
 
 @router.get("/failures")

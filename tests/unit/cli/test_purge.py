@@ -54,7 +54,7 @@ def test_what_has_ended_is_counted_asked_about_archived_and_deleted(
     }
     [well] = [one for one in archived(folder) if one["id"] == ended["well"]]
     assert (well["format"], well["name"], well["business_key"]) == (1, "paint-wall", "w-1")
-    assert well["state"] == {"name": "north", "ends": "well"}
+    assert well["state"] == {"name": "north", "ends": "well", "coats": 1, "remark": "north is painted"}
     painting = well["steps"][0]
     assert (painting["step"], painting["status"], painting["sent"]["name"]) == ("Painting", "succeeded", "north")
     assert (folder.stat().st_mode & 0o777, next(folder.iterdir()).stat().st_mode & 0o777) == (0o700, 0o600)

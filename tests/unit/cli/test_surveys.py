@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from uuid import UUID
+
+from sqlalchemy import create_engine, text
 
 from orchestrator.cli import exits
 from tests.unit.cli.conftest import Shell
@@ -81,3 +85,36 @@ def test_a_list_is_csv_for_spreadsheets(working_shell: Shell) -> None:
     )
     both = working_shell("list", "--csv", "--json")
     assert both.code == exits.USAGE and "--json and --csv exclude each other" in both.err
+
+
+def test_the_history_of_a_saga_has_what_each_step_changed_in_its_state(working_shell: Shell) -> None:
+    saga_id = working_shell.start("well", "--wait")
+
+    told = working_shell("history", saga_id, "--states")
+    rows = [json.loads(line) for line in working_shell("history", saga_id, "--states", "--json").out.splitlines()]
+
+    assert re.search(r'~ Painting +on_reply: remark: "" → "north is painted"', told.out) and not told.err
+    assert [(one["step"], one["text"]) for one in rows if one["what"] == "state"] == [
+        ("", 'name = "north"'),
+        ("", 'ends = "well"'),
+        ("", "coats = 0"),
+        ("", 'remark = ""'),
+        ("Painting", "on_reply: coats: 0 → 1"),
+        ("Painting", 'on_reply: remark: "" → "north is painted"'),
+    ]
+    assert [one["what"] for one in rows if one["step"] == "Painting"][:3] == ["sent", "answered", "state"]
+    assert "state" not in working_shell("history", saga_id).out
+
+
+def test_states_that_are_not_there_are_told_with_what_to_do(shell: Shell) -> None:
+    saga_id = shell.start("well")
+    engine = create_engine(shell.url.replace("+aiosqlite", ""))
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM saga_state"))
+    engine.dispose()
+
+    told = shell("history", saga_id, "--states")
+
+    assert told.code == 0 and "started before" in told.err
+    assert shell("history", str(UUID(int=1)), "--states").code == exits.NOT_FOUND
+    assert shell("history", saga_id, "--states", "--app", "nowhere:app").code == exits.USAGE

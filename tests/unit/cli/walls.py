@@ -16,6 +16,8 @@ from orchestrator import Orchestrator, Saga, Searchable, Step, WaitForEvent
 class Wall(BaseModel):
     name: Annotated[str, Field(min_length=1), Searchable]
     ends: Literal["well", "refused", "blocked", "waiting", "later"] = "well"
+    coats: int = 0
+    remark: str = ""
 
 
 class Painted(Reply): ...
@@ -48,6 +50,9 @@ class Painting(Step[Wall, Painted]):
     def command(self, state: Wall) -> Paint:
         return Paint(name=state.name, ends=state.ends)
 
+    def on_reply(self, state: Wall, reply: Painted) -> None:
+        state.coats, state.remark = state.coats + 1, f"{state.name} is painted"
+
     def compensation(self, state: Wall) -> Strip:
         return Strip(name=state.name)
 
@@ -67,6 +72,7 @@ class Drying(WaitForEvent[Wall, PaintDried]):
 
 class PaintWallSaga(Saga[Wall]):
     name = "paint-wall"
+    keep_states = True
     steps = (Painting(), Drying())
 
 

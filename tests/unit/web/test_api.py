@@ -63,7 +63,7 @@ async def test_a_saga_is_read_with_all_that_is_known_of_it(site: Site) -> None:
     assert [(await site.http.get(f"{at}/{what}")).json() for what in ("history", "audit")] == [[], []]
 
 
-@pytest.mark.parametrize("what", ["", "/timeline", "/history", "/audit", "/why", "/payloads", "/events"])
+@pytest.mark.parametrize("what", ["", "/timeline", "/history", "/audit", "/why", "/payloads", "/states", "/events"])
 async def test_a_saga_that_is_not_there_is_told_as_a_problem(site: Site, what: str) -> None:
     answer = await site.http.get(f"/api/sagas/{uuid4()}{what}")
 
@@ -170,3 +170,25 @@ async def test_the_overview_counts_by_saga_and_step(site: Site) -> None:
     ]
     assert any(one["why"].startswith("blocked: retries_exhausted") for one in survey["stuck"])
     assert len(survey["hours"]) == 24
+
+
+async def test_what_each_step_changed_in_the_state_is_told_by_pages(walled: Site) -> None:
+    saga = (await walled.client.start(walls.PaintWallSaga, walls.Wall(name="north"))).id
+    await walled.client.wait(saga, timeout=SOON)
+    at = f"/api/sagas/{saga}/states"
+
+    whole = (await walled.http.get(at)).json()
+    first = (await walled.http.get(at, params={"limit": 1})).json()
+    second = (await walled.http.get(at, params={"limit": 1, "after": first["next"]})).json()
+
+    begun, painted = whole["items"]
+    assert (begun["cause"], begun["changes"], begun["state"]["remark"]) == ("start", None, "")
+    assert (painted["step"], painted["direction"], painted["cause"]) == ("Painting", "action", "on_reply")
+    assert painted["changes"] == [
+        {"kind": "changed", "path": "coats", "keys": ["coats"], "old": 0, "new": 1},
+        {"kind": "changed", "path": "remark", "keys": ["remark"], "old": "", "new": "north is painted"},
+    ]
+    assert (first["items"], first["next"], second["items"], second["next"]) == ([begun], "0.0", [painted], None)
+    assert {page["note"] for page in (whole, first, second)} == {""}
+    for wrong in ("x", "1", "1.2.3", "-1.0", "9999999999.0"):
+        assert (await walled.http.get(at, params={"after": wrong})).status_code == 422, wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,8 @@ from messaging.envelope import Envelope, to_queue
 from messaging.memory import MemoryTransport
 from messaging.transport import Outgoing, QueueSpec
 from orchestrator.instance import Direction, StepKey, StepStatus
+from orchestrator.registry import pin_of
+from orchestrator.signals import Decision, KeptState
 from orchestrator.web import DashboardSettings, create_app
 from tests.conformance.stores import HOUR, NOON, SECOND, command, wait
 from tests.unit.cli import walls
@@ -132,6 +135,19 @@ async def test_the_steps_are_drawn_with_what_became_of_each_where_the_definition
     assert ">✗ failed<" in picture.text and ">not begun<" in picture.text and 'class="happened failed"' in picture.text
     assert "sandbox" in picture.headers["content-security-policy"]
     assert (await walled.http.get("/graphs/other.svg", params={"version": 1})).status_code == 404
+
+
+async def test_a_step_that_changed_very_much_is_shown_by_its_beginning(url: str) -> None:
+    states = [json.dumps(dict.fromkeys(map(str, range(fields)))) for fields in (0, 60)]
+    kept = tuple(KeptState(StepKey("Painting"), "on_reply", state, 1) for state in states)
+    async with opened(url, app=walls.app) as site:
+        saga = await site.saga(pin=pin_of(walls.PaintWallSaga), state="{}")
+        async with site.store.transaction() as tx:
+            await tx.save([Decision((await tx.lock([saga.id])).sagas[saga.id], states=kept)])
+        text = await page(site, f"/sagas/{saga.id}")
+
+    assert (text.count('class="path"'), "and 10 more, which the API has" in text) == (50, True)
+    assert "what came before is not known" in text
 
 
 async def test_a_wrong_address_is_a_page_that_leads_back(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from typing import Any
 from uuid import uuid4
@@ -151,7 +152,8 @@ async def test_what_a_definition_marks_as_secret_is_never_shown(url: str) -> Non
         saga = (await site.client.start(BookTrip, state)).id
         await site.client.wait(saga, timeout=SOON)
 
-        told = [(await site.http.get(path)).text for path in (f"/sagas/{saga}", f"/api/sagas/{saga}/payloads")]
+        paths = (f"/api/sagas/{saga}/payloads", f"/api/sagas/{saga}/states")
+        told = [(await site.http.get(path)).text for path in (f"/sagas/{saga}", *paths)]
 
     assert all("redacted-" in text for text in told)
     assert not any(holder in text or secret in text for text in told)
@@ -164,7 +166,19 @@ async def test_without_the_definition_nothing_of_state_and_messages_is_shown(wal
     async with opened(url) as unknowing:
         page = (await unknowing.http.get(f"/sagas/{saga}")).text
         told: dict[str, Any] = (await unknowing.http.get(f"/api/sagas/{saga}/payloads")).json()
+        states: dict[str, Any] = (await unknowing.http.get(f"/api/sagas/{saga}/states")).json()
 
     assert "a-name-like-no-other" in (await walled.http.get(f"/sagas/{saga}")).text
     assert "a-name-like-no-other" not in page
+    assert states["items"] == [] and "--app" in states["note"]
     assert (told["state"], told["messages"]) == (None, []) and "--app" in told["hidden"]
+
+
+async def test_script_in_a_state_and_in_what_became_of_it_stays_text(walled: Site) -> None:
+    saga = (await walled.client.start(walls.PaintWallSaga, walls.Wall(name=SCRIPT, remark=SCRIPT))).id
+    await walled.client.wait(saga, timeout=SOON)
+
+    page = (await walled.http.get(f"/sagas/{saga}")).text
+
+    assert harmless(page)
+    assert re.search(r"<del>&#34;&lt;/pre&gt;&lt;script&gt;.*</del> → <ins>&#34;.* is painted&#34;</ins>", page)
