@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.cli import many, options
+from orchestrator.cli.progress import Progress
 from orchestrator.cli.report import reported
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ def reindex(
     """Write anew what sagas are found by with --where, from their states.
 
     Run it once when fields were marked as Searchable, or marks were removed, and every process has that code. A few
-    hundred sagas at a time, so it may run beside engines, and be run again after it was interrupted.
+    hundred sagas at a time, so it may run beside engines, and be run again after it was interrupted. Progress is told
+    on stderr.
     """
     from orchestrator.cli.config import orchestrator_settings
     from orchestrator.cli.start import named
@@ -49,12 +52,14 @@ async def _reindexed(
     settings: OrchestratorSettings, name: str, versions: Mapping[int, type[Saga[Any]]]
 ) -> tuple[int, int]:
     from orchestrator.cli.database import opened
+    from orchestrator.sql.reindex import count_of, some_of
     from orchestrator.sql.reindex import reindex as write_anew
-    from orchestrator.sql.reindex import some_of
 
     schema, last = settings.database_schema, None
     done = left = 0
     async with opened(settings) as engine:
+        async with engine.connect() as connection:
+            progress = Progress(await connection.run_sync(count_of, name, schema), time.monotonic())
         while True:
             async with engine.connect() as connection:
                 ids = await connection.run_sync(some_of, name, last, schema)
@@ -63,3 +68,5 @@ async def _reindexed(
             async with engine.begin() as connection:
                 alone = await connection.run_sync(write_anew, ids, versions, schema)
             last, done, left = ids[-1], done + len(ids) - alone, left + alone
+            if told := progress.told(done + left, time.monotonic()):
+                typer.echo(told, err=True)

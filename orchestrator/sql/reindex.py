@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, or_, select
+from sqlalchemy import Connection, delete, func, or_, select
 
 from orchestrator.instance import SagaStatus
 from orchestrator.searchable import filled_values
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 500
 _TERMINAL: Final = [status.value for status in SagaStatus if status.terminal]
+
+
+def count_of(connection: Connection, name: str, schema: str | None) -> int:
+    """How many sagas of a name there are."""
+    instance = in_schema(saga_instance, schema).c
+    return connection.scalar(select(func.count()).where(instance.name == name)) or 0
 
 
 def some_of(connection: Connection, name: str, after: UUID | None, schema: str | None) -> Sequence[UUID]:

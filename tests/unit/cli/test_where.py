@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 
+import pytest
 from sqlalchemy import create_engine, text
 
 from orchestrator.cli import exits
@@ -69,3 +71,37 @@ def test_what_was_there_before_the_mark_is_read_until_it_is_reindexed(shell: She
     assert (listed(after), after.err) == ([north], "")
     assert listed(shell("list", "--where", "name=south", "--json")) == [south]
     assert shell("reindex", "paint-house").code == exits.NOT_FOUND
+
+
+def test_a_reindex_that_takes_long_tells_how_far_it_is(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("north", "south", "west"):
+        started(shell, name)
+    assert shell("reindex", "paint-wall").err == ""
+
+    monkeypatch.setattr("orchestrator.cli.progress._EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.sql.reindex.AT_ONCE", 1)
+    long = shell("reindex", "paint-wall")
+
+    assert long.out == "3 sagas can be found by name.\n"
+    told = r"1 of 3, \S+ a second, about .+ to go\n2 of 3, \S+ a second, about .+ to go\n"
+    assert re.fullmatch(told, long.err), long.err
+
+
+def test_what_is_erased_is_chosen_by_what_the_state_says(working_shell: Shell) -> None:
+    ids = {
+        name: working_shell("start", "paint-wall", "--data", json.dumps({"name": name}), "--wait").out.split()[0]
+        for name in ("north", "south")
+    }
+    alive = started(working_shell, "south", "waiting")
+    erase = ("erase", "--where", "name=south", "--reason", "case 118")
+    assert working_shell(*erase, "--dry-run").out.startswith(f"would erase  saga {ids['south']} ")
+
+    erased = working_shell(*erase, "--yes", "--json")
+
+    assert [(one["saga_id"], one["result"]) for one in map(json.loads, erased.out.splitlines())] == [
+        (ids["south"], "done")
+    ]
+    assert listed(working_shell("list", "--where", "name=south", "--json")) == [alive], "it is found by it no more"
+    assert listed(working_shell("list", "--where", "name=north", "--json")) == [ids["north"]]
+    again = working_shell(*erase, "--yes")
+    assert (again.code, again.out) == (0, "") and again.err.endswith("No sagas match.\n")
