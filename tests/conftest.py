@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import signal
+import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from orchestrator.sql.migrate import upgrade
 from tests.support.broker import Broker
+from tests.support.chromium import PICTURES
 from tests.support.databases import emptied, fresh_database
 from tests.support.services import (
     AMQP,
@@ -30,6 +32,7 @@ from tests.support.services import (
 )
 from tests.support.tools import PROMTOOL, SYSTEMD_ANALYZE, Tool, ToolMissing
 
+_BEGUN = time.time()
 ServerT = TypeVar("ServerT", bound=PrivateServer)
 
 
@@ -45,6 +48,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say where pictures of pages are, if this run has made some."""
+    pictures = [one for one in PICTURES.glob("*.png") if one.stat().st_mtime >= _BEGUN]
+    if pictures:
+        terminalreporter.write_line(f"{len(pictures)} pages, as they looked: {PICTURES}")
 
 
 def _missing(reason: Exception) -> NoReturn:

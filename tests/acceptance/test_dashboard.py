@@ -1,6 +1,6 @@
 """The dashboard in a real browser: live, searched, by keyboard alone, in the dark, on a phone, for everyone.
 
-Screenshots go to the folder that SAGASMITH_SCREENSHOTS names.
+Each page is kept as a picture, in `build/screenshots`: for people to look at, no test does.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,10 +20,14 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import create_engine
 
+from messaging.dead_letters import KeepsDeadLetters
+from messaging.envelope import Envelope, to_queue
+from messaging.memory import MemoryTransport
+from messaging.transport import Outgoing, QueueSpec
 from orchestrator import BlockingSagaClient, SagaStatus
 from orchestrator.sql.migrate import upgrade
 from orchestrator.status import SagaRow
-from tests.support.browser import launched, serious_faults
+from tests.support.browser import launched, serious_faults, shoot
 from tests.support.chromium import BrowserMissing, chromium_program
 from tests.support.dashboard import dashboard_served
 from tests.support.services import in_ci
@@ -76,12 +81,28 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        with dashboard_served(url, walls.app, walls.painter, bulk_per_second=200) as address:
+        with dashboard_served(url, walls.app, walls.painter, letters=_one_letter, bulk_per_second=200) as address:
             engine = create_engine(url.replace("+aiosqlite", ""), connect_args={"timeout": 20})
             yield Shop(address, BlockingSagaClient(engine))
             engine.dispose()
     finally:
         os.chdir(before)
+
+
+@asynccontextmanager
+async def _one_letter() -> AsyncGenerator[tuple[KeepsDeadLetters, Sequence[str]]]:
+    """A broker with one dead letter, a new one each time."""
+    transport = MemoryTransport()
+    await transport.open()
+    await transport.declare([QueueSpec("painter")])
+    envelope = Envelope("0198c0de-0000-7000-8000-000000000001", b"{}", "paint")
+    await transport.publish([Outgoing(envelope, to_queue("painter"))], timeout=timedelta(seconds=30))
+    subscription = await transport.subscribe("painter", prefetch_messages=1)
+    (delivery,) = await subscription.take(1)
+    await subscription.dead_letter(delivery, "handler-raised", "ValueError: the ladder is too short for this wall")
+    await subscription.close()
+    yield transport, ["painter"]
+    await transport.close()
 
 
 @contextmanager
@@ -97,11 +118,6 @@ def looking(browser: Browser, shop: Shop, **more: Any) -> Iterator[Page]:
     finally:
         context.close()
     assert complaints == []
-
-
-def shoot(page: Page, name: str) -> None:
-    if folder := os.environ.get("SAGASMITH_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
 
 def tab_to(page: Page, words: str) -> None:
@@ -130,6 +146,17 @@ def test_what_happens_is_seen_without_loading_again(browser: Browser, shop: Shop
         expect(page.locator("#notes")).to_contain_text("too wet")
         expect(page.locator("#timeline rect.bar.undo[x]")).to_have_count(1)
         assert page.evaluate("() => window.sameDocument")
+        shoot(page, "cancelled-light")
+
+
+def test_what_each_step_changed_is_seen(browser: Browser, shop: Shop) -> None:
+    (waiting,) = shop.start("waiting", "states-1")
+    with looking(browser, shop) as page:
+        page.goto(f"/sagas/{waiting}")
+        changes = [one.inner_text().split() for one in page.locator("#states .changes li").all()]
+        assert changes[0] == ["~", "changed", "coats", "0", "→", "1"] and len(changes) == 2
+        page.locator("#states summary").first.click()
+        expect(page.locator("#states pre")).to_contain_text('"name": "north"')
 
 
 def test_a_form_that_somebody_fills_in_is_not_taken_away(browser: Browser, shop: Shop) -> None:
@@ -216,6 +243,7 @@ def test_no_page_shuts_anybody_out(browser: Browser, shop: Shop, scheme: str, si
     walls.ladder_is_back.clear()
     (blocked,) = shop.start("blocked", f"axe-{scheme}")
     (undone,) = shop.start("refused", f"undone-{scheme}")
+    (done,) = shop.start("well", f"done-{scheme}")
     shop.client.hold("strip-wall", reason="the paint is off", by="ann")
     with looking(browser, shop, color_scheme=scheme, viewport=size) as page:
         faults: dict[str, Any] = {}
@@ -224,10 +252,12 @@ def test_no_page_shuts_anybody_out(browser: Browser, shop: Shop, scheme: str, si
             "list": "/sagas?status=blocked",
             "blocked": f"/sagas/{blocked}",
             "undone": f"/sagas/{undone}",
+            "done": f"/sagas/{done}",
             "failures": "/failures",
             "bulks": "/bulk",
             "definitions": "/definitions",
             "definition": "/definitions/paint-wall?version=1",
+            "letters": "/letters",
             "audit": "/audit",
         }
         for name, path in pages.items():
@@ -237,7 +267,11 @@ def test_no_page_shuts_anybody_out(browser: Browser, shop: Shop, scheme: str, si
                 faults[name] = found
             wide = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
             assert wide <= 0, f"{name} is {wide} pixels too wide"
-            shoot(page, f"{name}-{scheme}-{size['width']}")
+            shoot(page, f"{name}-{'phone' if size is PHONE else scheme}")
+            if size is DESK:
+                page.emulate_media(color_scheme="dark")
+                shoot(page, f"{name}-dark")
+                page.emulate_media(color_scheme="light")
         shop.client.release("strip-wall", reason="new paint")
         dark = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
 

@@ -11,9 +11,15 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.support.cached import node_with
-from tests.support.chromium import chromium_program
+from tests.support.chromium import PICTURES, chromium_program
 
 AXE = "4.14.1"
+
+
+def shoot(page: Page, name: str) -> None:
+    """Keep a picture of a page, whole, in place of that of the run before."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
 
 
 @contextmanager

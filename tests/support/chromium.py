@@ -8,6 +8,8 @@ from pathlib import Path
 
 VARIABLE = "SAGASMITH_TEST_CHROMIUM"
 DEBIAN_PACKAGES = ("chromium", "fonts-dejavu-core")
+PICTURES = Path(__file__).parents[2] / "build" / "screenshots"
+"""Where a run of the tests leaves what it saw of pages, for people to look at."""
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 

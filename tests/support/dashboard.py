@@ -14,10 +14,13 @@ from orchestrator.settings import OrchestratorSettings
 from orchestrator.sql.connecting import ConnectionSettings, connect
 from orchestrator.web import DashboardSettings, create_app
 from orchestrator.web.serving import served
+from orchestrator.web.web import Letters
 
 
 @contextmanager
-def dashboard_served(database_url: str, *targets: Target, **settings: Any) -> Iterator[str]:
+def dashboard_served(
+    database_url: str, *targets: Target, letters: Letters | None = None, **settings: Any
+) -> Iterator[str]:
     """Serve for as long as the block lasts; yields the address, without a slash at its end."""
     started, stop = threading.Event(), threading.Event()
     told: list[Any] = []
@@ -32,7 +35,7 @@ def dashboard_served(database_url: str, *targets: Target, **settings: Any) -> It
                 await stack.enter_async_context(running(*targets, settings=sagas, messaging=memory))
             engine = connect(database_url, ConnectionSettings())
             stack.push_async_callback(engine.dispose)
-            made = create_app(engine, settings=own, app=app)
+            made = create_app(engine, settings=own, app=app, letters=letters)
             told.append(await stack.enter_async_context(served(made, own)))
             started.set()
             await asyncio.to_thread(stop.wait)
