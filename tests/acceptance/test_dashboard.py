@@ -25,11 +25,11 @@ from messaging.envelope import Envelope, to_queue
 from messaging.memory import MemoryTransport
 from messaging.transport import Outgoing, QueueSpec
 from orchestrator import BlockingSagaClient, SagaStatus
-from orchestrator.sql.migrate import upgrade
 from orchestrator.status import SagaRow
 from tests.support.browser import launched, serious_faults, shoot
 from tests.support.chromium import BrowserMissing, chromium_program
 from tests.support.dashboard import dashboard_served
+from tests.support.databases import new_sqlite
 from tests.support.services import in_ci
 from tests.unit.cli import walls
 
@@ -76,7 +76,7 @@ def browser() -> Iterator[Browser]:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("dashboard")
     url = f"sqlite+aiosqlite:///{folder / 'saga.db'}"
-    upgrade(url)
+    new_sqlite(url)
     walls.ladder_is_back.clear()
     before = Path.cwd()
     os.chdir(folder)

@@ -27,10 +27,10 @@ from orchestrator.app import running
 from orchestrator.evidence import Evidence, read_evidence
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.sql import SqlStore
-from orchestrator.sql.migrate import upgrade
 from orchestrator.why import Explanation, explain
 from tests.acceptance import stuck_sagas as stuck
 from tests.acceptance.stuck_sagas import Job, world
+from tests.support.databases import new_sqlite
 
 PATIENCE = 90
 SOON = timedelta(seconds=60)
@@ -91,7 +91,7 @@ class Site:
 async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
     if request.param == "sqlite":
         url = f"sqlite+aiosqlite:///{tmp_path / 'sagas.db'}"
-        upgrade(url)
+        new_sqlite(url)
     else:
         url = request.getfixturevalue("migrated_database")
     store = SqlStore(url, runs_engine=False)

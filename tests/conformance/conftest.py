@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.sql.migrate import upgrade
 from tests.conformance.transport_backends import MemoryBackend, RabbitBackend, RedisBackend, TransportBackend
 from tests.support.broker import Broker
+from tests.support.databases import new_sqlite
 from tests.support.redis_keys import keys_removed
 
 
@@ -19,7 +19,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "postgresql":
         return str(request.getfixturevalue("migrated_database"))
     url = f"sqlite+aiosqlite:///{tmp_path / 'saga.db'}"
-    upgrade(url)
+    new_sqlite(url)
     return url
 
 

@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from sqlalchemy import make_url
 
 from orchestrator.instance import Pin, SagaInstance, SagaStatus, StepKey, StepRecord, StepStatus
 from orchestrator.memory import MemoryStore
 from orchestrator.signals import Decision
-from orchestrator.sql.migrate import upgrade
 from orchestrator.sql.store import SqlStore
 from orchestrator.store import SagaStore
+from tests.support.databases import new_sqlite
 
 NOON = datetime(2031, 2, 3, 12, 0, 0, 789, tzinfo=UTC)
 PIN = Pin("create-order", 1, "f1")
 SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
+PSYCOPG = pytest.param("psycopg", marks=pytest.mark.torture)
+"""The second driver of PostgreSQL: always held against stores, inbox and outbox, elsewhere in the torture."""
 
 
 class MovableClock:
@@ -66,7 +69,7 @@ def make_store(kind: str, where: str, clock: MovableClock | None) -> SagaStore:
     if kind == "psycopg":
         where = make_url(where).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
     if kind == "sqlite":
-        upgrade(where)
+        new_sqlite(where)
     return SqlStore(where, clock=clock)
 
 

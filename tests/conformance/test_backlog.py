@@ -20,14 +20,14 @@ from orchestrator.sql import SqlStore
 from orchestrator.sql.backlog import backlog
 from orchestrator.sql.hot import HAS_DUE, named
 from orchestrator.workers import this_process
-from tests.conformance.stores import NOON, MovableClock, command, make_store, opened, sqlite_url, started
+from tests.conformance.stores import NOON, PSYCOPG, MovableClock, command, make_store, opened, sqlite_url, started
 
 
 class Paid(Event):
     pass
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "psycopg"])
+@pytest.fixture(params=["sqlite", "postgresql", PSYCOPG])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
     where = sqlite_url(tmp_path) if request.param == "sqlite" else request.getfixturevalue("migrated_database")
     async with opened(make_store(request.param, where, MovableClock())) as store:

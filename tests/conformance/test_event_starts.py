@@ -29,7 +29,7 @@ from orchestrator.sender import Sender
 from orchestrator.service import Queues
 from orchestrator.start import new_instance
 from orchestrator.store import ReceivedEvent
-from tests.conformance.stores import NOON, MovableClock, load, make_store, opened, sqlite_url
+from tests.conformance.stores import NOON, PSYCOPG, MovableClock, load, make_store, opened, sqlite_url
 
 
 class Parcel(BaseModel):
@@ -127,7 +127,7 @@ def clock() -> MovableClock:
     return MovableClock()
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "psycopg"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql", PSYCOPG])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: MovableClock) -> AsyncIterator[Any]:
     where = ""
     if request.param == "sqlite":

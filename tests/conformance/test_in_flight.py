@@ -12,10 +12,10 @@ from sqlalchemy import Connection, event, text
 from orchestrator.instance import SagaStatus
 from orchestrator.sql import SqlStore
 from orchestrator.sql.in_flight import InFlight, in_flight
-from tests.conformance.stores import NOON, MovableClock, make_store, opened, sqlite_url, started
+from tests.conformance.stores import NOON, PSYCOPG, MovableClock, make_store, opened, sqlite_url, started
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "psycopg"])
+@pytest.fixture(params=["sqlite", "postgresql", PSYCOPG])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
     where = sqlite_url(tmp_path) if request.param == "sqlite" else request.getfixturevalue("migrated_database")
     async with opened(make_store(request.param, where, MovableClock())) as store:

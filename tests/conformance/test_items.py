@@ -20,7 +20,7 @@ from orchestrator.instance import Direction, SagaInstance, StepKey, StepStatus
 from orchestrator.signals import DeadlinePassed, Decision, Incoming, ReplyReceived
 from orchestrator.start import new_instance
 from orchestrator.transitions import decide
-from tests.conformance.stores import MovableClock, load, make_store, opened, sqlite_url
+from tests.conformance.stores import PSYCOPG, MovableClock, load, make_store, opened, sqlite_url
 
 
 class Parcels(BaseModel):
@@ -103,7 +103,7 @@ class Warehouse:
         return saga
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "psycopg"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql", PSYCOPG])
 async def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Warehouse]:
     where, clock = "", MovableClock()
     if request.param == "sqlite":

@@ -39,7 +39,7 @@ from orchestrator.store import NewSignal
 from orchestrator.watchdog import Alarm, Watchdog
 from orchestrator.why import explain
 from tests.conformance.replicas import Replica
-from tests.conformance.stores import NOON, SECOND, MovableClock, make_store, opened, sqlite_url
+from tests.conformance.stores import NOON, PSYCOPG, SECOND, MovableClock, make_store, opened, sqlite_url
 
 HOUR = timedelta(hours=1)
 
@@ -153,7 +153,7 @@ def clock() -> MovableClock:
     return MovableClock()
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "psycopg"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql", PSYCOPG])
 async def bank(request: pytest.FixtureRequest, tmp_path: Path, clock: MovableClock) -> AsyncIterator[Bank]:
     where = ""
     if request.param == "sqlite":

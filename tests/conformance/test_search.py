@@ -32,7 +32,7 @@ from orchestrator.store import NewSignal
 from orchestrator.version_keeper import VersionKeeper
 from orchestrator.workers import this_process
 from tests.conformance.replicas import Replica
-from tests.conformance.stores import NOON, MovableClock, make_store, opened, sqlite_url
+from tests.conformance.stores import NOON, PSYCOPG, MovableClock, make_store, opened, sqlite_url
 from tests.support.programs import ROOT
 
 ANN = UUID("0198c0de-0000-7000-8000-000000000001")
@@ -166,7 +166,7 @@ class Deliver(Saga[Plain]):
     steps = (Sending(),)
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "psycopg"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql", PSYCOPG])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
     where = ""
     if request.param == "sqlite":

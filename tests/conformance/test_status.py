@@ -30,6 +30,7 @@ from orchestrator.store import AuditEntry, NewSignal, ReceivedEvent, UnmatchedMe
 from tests.conformance.stores import (
     HOUR,
     NOON,
+    PSYCOPG,
     SECOND,
     MovableClock,
     command,
@@ -41,7 +42,7 @@ from tests.conformance.stores import (
 )
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "psycopg"])
+@pytest.fixture(params=["sqlite", "postgresql", PSYCOPG])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
     where = sqlite_url(tmp_path) if request.param == "sqlite" else request.getfixturevalue("migrated_database")
     async with opened(make_store(request.param, where, MovableClock())) as store:

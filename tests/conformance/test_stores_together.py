@@ -33,6 +33,7 @@ from tests.conformance.stores import (
     HOUR,
     NOON,
     PIN,
+    PSYCOPG,
     SECOND,
     MovableClock,
     command,
@@ -43,11 +44,12 @@ from tests.conformance.stores import (
     sqlite_url,
     started,
 )
+from tests.support.databases import new_sqlite
 
 LONG_AGO = NOON.replace(year=2001)
 
 
-@pytest.fixture(params=["postgresql", "psycopg"])
+@pytest.fixture(params=["postgresql", PSYCOPG])
 async def store(request: pytest.FixtureRequest, migrated_database: str) -> AsyncIterator[Any]:
     """Two transactions of it run on two connections."""
     async with opened(make_store(request.param, migrated_database, None)) as store:
@@ -407,7 +409,7 @@ async def test_a_row_that_breaks_a_rule_is_not_transient(any_store: SqlStore) ->
 
 
 async def test_a_second_engine_on_a_file_is_refused_until_the_first_has_gone(tmp_path: Path) -> None:
-    upgrade(sqlite_url(tmp_path))
+    new_sqlite(sqlite_url(tmp_path))
     first, second = SqlStore(sqlite_url(tmp_path)), SqlStore(sqlite_url(tmp_path))
     reader = SqlStore(sqlite_url(tmp_path), runs_engine=False)
     await first.open()
@@ -421,7 +423,7 @@ async def test_a_second_engine_on_a_file_is_refused_until_the_first_has_gone(tmp
 
 
 async def test_the_lock_of_a_file_goes_with_its_process(tmp_path: Path) -> None:
-    upgrade(sqlite_url(tmp_path))
+    new_sqlite(sqlite_url(tmp_path))
     holder = (
         "import asyncio, sys\nfrom orchestrator.sql import SqlStore\n"
         f"store = SqlStore({sqlite_url(tmp_path)!r})\nasyncio.run(store.open())\n"
@@ -442,7 +444,7 @@ async def test_the_lock_of_a_file_goes_with_its_process(tmp_path: Path) -> None:
 
 
 async def test_two_processes_lose_no_update_of_one_file(tmp_path: Path) -> None:
-    upgrade(sqlite_url(tmp_path))
+    new_sqlite(sqlite_url(tmp_path))
     first, second = (SqlStore(sqlite_url(tmp_path), runs_engine=False) for _ in range(2))
     saga = await started(first)
 
@@ -458,7 +460,7 @@ async def test_two_processes_lose_no_update_of_one_file(tmp_path: Path) -> None:
 
 
 async def test_a_file_is_durable_and_reads_well(tmp_path: Path) -> None:
-    upgrade(sqlite_url(tmp_path))
+    new_sqlite(sqlite_url(tmp_path))
     async with opened(SqlStore(sqlite_url(tmp_path), clock=MovableClock())) as store:
         saga = await started(store, command())
         async with store.engine.connect() as connection:

@@ -15,7 +15,7 @@ from orchestrator.instance import BlockedReason, Pin, SagaStatus, StepStatus
 from orchestrator.registry import pin_of
 from orchestrator.signals import CancelRequested, PauseRequested, ResumeRequested
 from orchestrator.workers import Worker, this_process
-from tests.conformance.stores import SECOND, MovableClock, make_store, opened, sqlite_url
+from tests.conformance.stores import PSYCOPG, SECOND, MovableClock, make_store, opened, sqlite_url
 from tests.conformance.versions import (
     MINUTE,
     BookTripV1,
@@ -48,7 +48,7 @@ class Deployment:
             return await tx.announce(worker, dead_after=MINUTE)  # type: ignore[no-any-return]
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "psycopg"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql", PSYCOPG])
 async def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Deployment]:
     where, clock = "", MovableClock()
     if request.param == "sqlite":

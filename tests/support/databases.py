@@ -1,14 +1,20 @@
-"""Fresh PostgreSQL databases for tests."""
+"""Fresh databases for tests."""
 
 from __future__ import annotations
 
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
+from sqlalchemy import make_url
+
+from orchestrator.sql.migrate import upgrade
 
 
 @contextmanager
@@ -42,6 +48,21 @@ def emptied(url: str) -> None:
         found = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
         tables = [name for (name,) in found if name != "saga_installation" and not name.endswith("_version")]
         connection.execute(sql.SQL("; ").join(sql.SQL("DELETE FROM {}").format(sql.Identifier(n)) for n in tables))
+
+
+def new_sqlite(url: str) -> None:
+    """Make a SQLite file with all tables, unless it is there: migrated once a process, and copied from then on."""
+    file = Path(str(make_url(url).database))
+    if not file.exists():
+        file.write_bytes(_migrated_sqlite())
+
+
+@cache
+def _migrated_sqlite() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "migrated.db"
+        upgrade(f"sqlite:///{file}")
+        return file.read_bytes()
 
 
 def _execute(url: str, statement: sql.Composed) -> None:

@@ -294,7 +294,8 @@ class Blocking(Saga[State]):
 
 
 SHAPES = [InSequence, InGroups, WithWaits, WithDelays, SettlingAll, WithPivot, WithLocks, ContinuingOthers, Blocking]
-EACH = 1250
+EACH = 400
+"""Thirty times as many, and longer ones, in the torture."""
 OF_MORE_ROWS = [WithLocals, WithItems, WithItemsAfterThePivot, WithChildren]
 """Slower: each has fewer walks, and as many in the torture."""
 WALKS = st.binary(min_size=8, max_size=48)
@@ -314,7 +315,7 @@ def test_whatever_comes_in_whatever_order_the_rules_hold(shape: type[Saga[State]
 
 
 @pytest.mark.parametrize("shape", OF_MORE_ROWS)
-@settings(max_examples=EACH // 6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EACH // 4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(choices=WALKS)
 def test_with_items_children_and_functions_they_hold_as_well(shape: type[Saga[State]], choices: bytes) -> None:
     walk(shape, choices)
@@ -322,7 +323,7 @@ def test_with_items_children_and_functions_they_hold_as_well(shape: type[Saga[St
 
 @pytest.mark.torture
 @pytest.mark.parametrize("shape", [*SHAPES, *OF_MORE_ROWS])
-@settings(max_examples=10 * EACH, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30 * EACH, deadline=None, suppress_health_check=list(HealthCheck))
 @given(choices=st.binary(min_size=8, max_size=160))
 def test_on_longer_walks_too(shape: type[Saga[State]], choices: bytes) -> None:
     walk(shape, choices)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ from orchestrator.app import Orchestrator, running
 from orchestrator.instance import BlockedReason, SagaInstance, SagaStatus, StepKey, StepRecord, StepStatus
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.sql import SqlStore
-from orchestrator.sql.migrate import upgrade
 from orchestrator.web import DashboardSettings, create_app
 from orchestrator.web.web import Letters
 from tests.conformance.stores import command, started
+from tests.support.databases import new_sqlite
 from tests.unit.cli import walls
 
 HERE = ("127.0.0.1", 50000)
@@ -61,19 +60,13 @@ BLOCKED: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session")
-def _empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("web") / "empty.db"
-    upgrade(f"sqlite+aiosqlite:///{file}")
-    return file
-
-
 @pytest.fixture
-def url(_empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A migrated SQLite file."""
     monkeypatch.chdir(tmp_path)
-    shutil.copy(_empty, tmp_path / "saga.db")
-    return f"sqlite+aiosqlite:///{tmp_path / 'saga.db'}"
+    url = f"sqlite+aiosqlite:///{tmp_path / 'saga.db'}"
+    new_sqlite(url)
+    return url
 
 
 @asynccontextmanager
