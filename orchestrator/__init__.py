@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from messaging.retry import Retry
     from orchestrator.app import Orchestrator, run, running
     from orchestrator.client import BlockingSagaClient, SagaClient, SagaNotEnded, StartedSaga
-    from orchestrator.definition import (
+    from orchestrator.definition import Saga
+    from orchestrator.searchable import Searchable, SearchValue
+    from orchestrator.settings import OrchestratorSettings
+    from orchestrator.start_messages import start_later
+    from orchestrator.steps import (
         Delay,
         ForEach,
         ItemStep,
         LocalStep,
         Parallel,
-        Saga,
         Sequence,
         StartOnEvent,
         Step,
         SubSaga,
         WaitForEvent,
     )
-    from orchestrator.searchable import Searchable, SearchValue
-    from orchestrator.settings import OrchestratorSettings
-    from orchestrator.start_messages import start_later
 
 __all__ = [
     # errors
@@ -78,19 +78,19 @@ __all__ = [
 ]
 
 _LATER = {
-    "Delay": "orchestrator.definition",
-    "ForEach": "orchestrator.definition",
-    "ItemStep": "orchestrator.definition",
-    "LocalStep": "orchestrator.definition",
-    "SubSaga": "orchestrator.definition",
-    "Parallel": "orchestrator.definition",
+    "Delay": "orchestrator.steps",
+    "ForEach": "orchestrator.steps",
+    "ItemStep": "orchestrator.steps",
+    "LocalStep": "orchestrator.steps",
+    "SubSaga": "orchestrator.steps",
+    "Parallel": "orchestrator.steps",
     "Saga": "orchestrator.definition",
     "SearchValue": "orchestrator.searchable",
     "Searchable": "orchestrator.searchable",
-    "Sequence": "orchestrator.definition",
-    "StartOnEvent": "orchestrator.definition",
-    "Step": "orchestrator.definition",
-    "WaitForEvent": "orchestrator.definition",
+    "Sequence": "orchestrator.steps",
+    "StartOnEvent": "orchestrator.steps",
+    "Step": "orchestrator.steps",
+    "WaitForEvent": "orchestrator.steps",
     "Retry": "messaging.retry",
     "Orchestrator": "orchestrator.app",
     "run": "orchestrator.app",

@@ -11,13 +11,13 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from orchestrator.definition import SubSaga
 from orchestrator.draft import Draft
 from orchestrator.ids import child_id
 from orchestrator.instance import CHILD, Direction, Parent, SagaStatus, StepKey, StepRecord, StepStatus
 from orchestrator.plan import ChildLeaf, overrides
 from orchestrator.signals import ChildEnded, ChildOrdered, Tell
 from orchestrator.start import child_instance
+from orchestrator.steps import SubSaga
 
 CHILD_COMPENSATED: Final = "child-compensated"
 CHILD_ABANDONED: Final = "child-abandoned"

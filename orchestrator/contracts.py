@@ -10,10 +10,11 @@ from messaging.contracts import Party, Received, Sent
 from messaging.envelope import to_queue, to_subscribers
 from messaging.messages import Event
 from messaging.transport import Binding
-from orchestrator.definition import Leaf, Saga
+from orchestrator.definition import Saga
 from orchestrator.plan import CommandLeaf, EventLeaf, EventStart
 from orchestrator.registry import SagaRegistry
 from orchestrator.service import Queues
+from orchestrator.steps import Leaf
 
 _NAME: Final = "orchestrator"
 

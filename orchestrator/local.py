@@ -10,12 +10,12 @@ from datetime import timedelta
 from typing import Final
 
 from messaging.retry import Again, next_attempt
-from orchestrator.definition import LocalStep
 from orchestrator.draft import Draft
 from orchestrator.instance import Direction, StepRecord, StepStatus
 from orchestrator.plan import LocalLeaf, overrides
 from orchestrator.progress import publish_events
 from orchestrator.signals import LocalEnded, LocalFailed, LocalFinished
+from orchestrator.steps import LocalStep
 from orchestrator.tree import RAISED
 
 _AT_ONCE: Final = timedelta(0)

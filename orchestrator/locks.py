@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from orchestrator.checks import names_locks
-from orchestrator.definition import Locking
+from orchestrator.compiling import names_locks
 from orchestrator.draft import Draft
 from orchestrator.instance import ASKED, GRANTED, LOCKS, Direction, StepKey, StepRecord, StepStatus
 from orchestrator.plan import LeafPlan
 from orchestrator.signals import LocksAsked, LocksDenied, LocksEnded, LocksGranted, LocksLetGo
+from orchestrator.steps import Locking
 
 LOCK_TIMEOUT: Final = "lock-timeout"
 """The `error_code` of a step that waited for its locks in vain."""

@@ -16,17 +16,8 @@ from pydantic import TypeAdapter
 from messaging.messages import Command, Event, Reply
 
 if TYPE_CHECKING:
-    from orchestrator.definition import (
-        Delay,
-        ForEach,
-        ItemStep,
-        LocalStep,
-        Saga,
-        StartOnEvent,
-        Step,
-        SubSaga,
-        WaitForEvent,
-    )
+    from orchestrator.definition import Saga
+    from orchestrator.steps import Delay, ForEach, ItemStep, LocalStep, StartOnEvent, Step, SubSaga, WaitForEvent
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from messaging.codec import encode_body
 from messaging.envelope import NOTHING_TO_UNDO
 from messaging.messages import Command
 from orchestrator.children import begin_child, begin_undoing_child, cancel_child
-from orchestrator.definition import Leaf, Saga
+from orchestrator.definition import Saga
 from orchestrator.draft import Draft
 from orchestrator.ids import idempotency_key, message_id
 from orchestrator.instance import (
@@ -30,6 +30,7 @@ from orchestrator.instance import (
 from orchestrator.items import begin_items, begin_undoing, turn_over
 from orchestrator.locks import waits_for_locks
 from orchestrator.plan import ChildLeaf, CommandLeaf, DelayLeaf, EventLeaf, ItemsLeaf, LeafPlan, LocalLeaf, overrides
+from orchestrator.steps import Leaf
 from orchestrator.tree import (
     Ready,
     Undo,

@@ -14,7 +14,7 @@ from messaging.envelope import ACCEPTED, FAILURE, RETRY, SUCCESS
 from messaging.messages import Failure
 from messaging.retry import Again, next_attempt
 from orchestrator.children import CHILD_TIMEOUT, cancel_child, child_ended, held, tell_end
-from orchestrator.definition import Saga, WaitForEvent
+from orchestrator.definition import Saga
 from orchestrator.draft import TRANSITIONS, Draft
 from orchestrator.instance import (
     LOCKS,
@@ -49,6 +49,7 @@ from orchestrator.signals import (
     ResumeRequested,
     Started,
 )
+from orchestrator.steps import WaitForEvent
 from orchestrator.tree import blocks
 
 __all__ = ["TRANSITIONS", "decide"]

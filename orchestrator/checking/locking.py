@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.checking.findings import Finding, Level, finding
 from orchestrator.checking.source import tree_of
-from orchestrator.checks import names_locks
+from orchestrator.compiling import names_locks
 from orchestrator.definition import Saga
 from orchestrator.plan import Branch, ChildLeaf, ItemsLeaf, LeafPlan
 

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from messaging.retry import Retry, wait_before
 from orchestrator.checking.findings import Finding, Level, finding
-from orchestrator.definition import Saga, WaitForEvent
+from orchestrator.definition import Saga
 from orchestrator.graph import spoken
 from orchestrator.plan import CommandLeaf, EventLeaf
+from orchestrator.steps import WaitForEvent
 
 _DEDUPE: Final = "Have the participant answer a repeated idempotency-key from an inbox, then remove the line"
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pydantic import BaseModel
 
 from messaging import Failure, Retry
-from orchestrator.definition import Parallel, Saga, Step, WaitForEvent
+from orchestrator.definition import Saga
 from orchestrator.demo.messages import (
     CreateOrder,
     CreditReserved,
@@ -22,6 +22,7 @@ from orchestrator.demo.messages import (
     ShipOrder,
     StockReserved,
 )
+from orchestrator.steps import Parallel, Step, WaitForEvent
 
 
 class OrderState(BaseModel):

@@ -16,8 +16,9 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel
 
 from messaging.messages import Event
-from orchestrator.definition import Saga, WaitForEvent
+from orchestrator.definition import Saga
 from orchestrator.signal_codec import ACTIONS
+from orchestrator.steps import WaitForEvent
 from orchestrator.testing.exploring.actions import Action
 from orchestrator.testing.exploring.functions import Functions, NotExplorable
 from orchestrator.testing.exploring.model import Model

@@ -29,7 +29,7 @@ from messaging.inbox import answer_of
 from messaging.memory import MemorySubscription, MemoryTransport
 from messaging.messages import Event, Failure, Reply
 from messaging.transport import Outgoing, QueueSpec
-from orchestrator.definition import Leaf, Saga, Step
+from orchestrator.definition import Saga
 from orchestrator.engine import Engine, EngineSettings
 from orchestrator.errors import ActionRefused
 from orchestrator.instance import BlockedReason, FirstCause, SagaInstance, SagaStatus, StepKey, StepStatus
@@ -45,6 +45,7 @@ from orchestrator.service import Queues
 from orchestrator.signal_codec import ACTIONS, action_word, signal_to_row
 from orchestrator.signals import ActionRequested
 from orchestrator.start import new_instance
+from orchestrator.steps import Leaf, Step
 from orchestrator.store import CommandRef, NewSignal
 from orchestrator.testing.participants import FakeParticipant, Said
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from messaging.codec import encode_body
 from messaging.envelope import ACCEPTED, FAILURE, RETRY, SUCCESS
 from messaging.messages import Command, Event, Failure, Reply
-from orchestrator.definition import ItemStep, LocalStep, Locking, Named, Saga, Step, SubSaga, WaitForEvent
+from orchestrator.definition import Saga
 from orchestrator.errors import ActionRefused, HookRaised
 from orchestrator.granting import LOCK_DEADLOCK, LOCKED
 from orchestrator.instance import (
@@ -54,6 +54,7 @@ from orchestrator.signals import (
     RetryRequested,
     SkipRequested,
 )
+from orchestrator.steps import ItemStep, LocalStep, Locking, Named, Step, SubSaga, WaitForEvent
 from orchestrator.transitions import decide
 
 S = TypeVar("S", bound=BaseModel)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 from messaging.messages import Failure
-from orchestrator.definition import LocalStep
 from orchestrator.instance import Direction, StepRecord
 from orchestrator.local_runner import Refused
 from orchestrator.plan import LocalLeaf, returned_types
+from orchestrator.steps import LocalStep
 from orchestrator.testing.exploring.world import Seated
 from orchestrator.testing.samples import sample
 

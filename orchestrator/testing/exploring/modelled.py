@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from messaging.messages import Event
-from orchestrator.definition import Saga, WaitForEvent
+from orchestrator.definition import Saga
 from orchestrator.plan import ChildLeaf, EventLeaf
+from orchestrator.steps import WaitForEvent
 from orchestrator.testing.exploring.choices import Surroundings
 from orchestrator.testing.exploring.family import FIRST, Family, seat_of_child
 from orchestrator.testing.exploring.functions import Functions, NotExplorable

@@ -12,9 +12,9 @@ from messaging.codec import encode_body
 from messaging.envelope import ACCEPTED, FAILURE, NOTHING_TO_UNDO, RETRY, SUCCESS
 from messaging.inbox import Answer, Claim, open_order
 from messaging.messages import Accepted, Failure, Reply
-from orchestrator.definition import ItemStep, Step
 from orchestrator.instance import Direction
 from orchestrator.plan import CommandLeaf
+from orchestrator.steps import ItemStep, Step
 from orchestrator.testing.exploring.family import Family, bare
 from orchestrator.testing.exploring.world import Answered, Sent, World
 from orchestrator.testing.samples import sample

@@ -8,9 +8,10 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from pydantic import BaseModel
 
 from messaging.messages import Command
-from orchestrator.definition import ItemStep, Leaf, LocalStep, Saga, Step, SubSaga
+from orchestrator.definition import Saga
 from orchestrator.instance import BlockedReason, SagaStatus, StepKey, StepStatus
 from orchestrator.plan import CommandLeaf
+from orchestrator.steps import ItemStep, Leaf, LocalStep, Step, SubSaga
 from orchestrator.testing.exploring.family import FIRST, label_at
 from orchestrator.testing.exploring.search import Check
 from orchestrator.testing.exploring.world import World

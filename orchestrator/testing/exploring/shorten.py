@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from messaging.retry import Retry
-from orchestrator.definition import ForEach, LocalStep, Node, Saga, SubSaga
+from orchestrator.definition import Saga
+from orchestrator.steps import ForEach, LocalStep, Node, SubSaga
 from orchestrator.testing.exploring.functions import Functions, stand_in
 
 S = TypeVar("S", bound=BaseModel)

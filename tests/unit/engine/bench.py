@@ -17,7 +17,7 @@ from messaging.errors import PublishError
 from messaging.memory import MemoryTransport
 from messaging.messages import Command, Event, Reply
 from messaging.transport import Delivery, Outgoing, QueueSpec
-from orchestrator.definition import Saga, Step, WaitForEvent
+from orchestrator.definition import Saga
 from orchestrator.engine import Engine, EngineSettings
 from orchestrator.incoming import Events, read_event, read_reply
 from orchestrator.incoming import Reply as ReplyItem
@@ -26,6 +26,7 @@ from orchestrator.memory import MemoryStore
 from orchestrator.registry import SagaRegistry
 from orchestrator.sender import Sender
 from orchestrator.start import new_instance
+from orchestrator.steps import Step, WaitForEvent
 from orchestrator.watching import Watching
 
 REPLIES = "replies"

@@ -23,9 +23,10 @@ from messaging.tracing import Tracing
 from messaging.transport import Transport
 from orchestrator.app import Orchestrator, running
 from orchestrator.client import SagaClient
-from orchestrator.definition import Parallel, Saga, Step, WaitForEvent
+from orchestrator.definition import Saga
 from orchestrator.instance import SagaStatus
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.steps import Parallel, Step, WaitForEvent
 from orchestrator.tracing import SagaTracing
 from orchestrator.watching import Watcher
 from tests.support.spans import Spans

@@ -15,7 +15,7 @@ from uuid import UUID
 from messaging.envelope import ACCEPTED, FAILURE, RETRY, SUCCESS
 from messaging.messages import Failure
 from orchestrator import Saga, SagaStatus
-from orchestrator.checks import names_locks
+from orchestrator.compiling import names_locks
 from orchestrator.instance import (
     LOCKS,
     RESOLVED,
