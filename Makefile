@@ -15,6 +15,8 @@ services := $(bin)/python -m tests.support.services --
 # Pyright otherwise asks a registry on every run whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where it is set, each of the tests' hundreds of processes would compile the project anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
