@@ -10,6 +10,7 @@ from typing import Any, Final
 from messaging.dead_letter_notes import bounded_detail, bounded_reason
 from messaging.redis import scripts
 from messaging.redis.keys import QueueKeys
+from messaging.redis.lua import run
 from messaging.redis.server import Client
 
 _DELAYED_AT_ONCE: Final = 100
@@ -41,7 +42,7 @@ class Consumer:
     async def join(self, previous: str) -> bool:
         """Enter the group and leave what an earlier self had to anybody; false when there is no such queue."""
         queue = self.queue
-        return bool(await scripts.run(self.client, scripts.JOIN, [queue.stream, queue.alive], self.name, previous))
+        return bool(await run(self.client, scripts.JOIN, [queue.stream, queue.alive], self.name, previous))
 
     async def keep(self) -> tuple[bool, timedelta | None]:
         """Say that we live, and let what is due among the delayed come.
@@ -50,7 +51,7 @@ class Consumer:
         """
         queue = self.queue
         keys = [queue.stream, queue.about, queue.alive, queue.delayed]
-        alive, next_ms = await scripts.run(self.client, scripts.KEEP, keys, self.name, _DELAYED_AT_ONCE)
+        alive, next_ms = await run(self.client, scripts.KEEP, keys, self.name, _DELAYED_AT_ONCE)
         return bool(alive), None if next_ms < 0 else timedelta(milliseconds=next_ms)
 
     async def claim(self, at_most: int) -> list[Arrival]:
@@ -58,7 +59,7 @@ class Consumer:
         queue = self.queue
         keys = [queue.stream, queue.about, queue.alive, queue.dead]
         arguments = (self.name, _milliseconds(self.dead_after), at_most, _now())
-        claimed: list[Any] = await scripts.run(self.client, scripts.CLAIM, keys, *arguments)
+        claimed: list[Any] = await run(self.client, scripts.CLAIM, keys, *arguments)
         return [Arrival(entry, fields, deliveries) for entry, deliveries, fields in claimed]
 
     async def read(self, reader: Client, at_most: int, block: timedelta) -> list[Arrival]:
@@ -73,34 +74,34 @@ class Consumer:
     async def ack(self, entries: Sequence[tuple[bytes, bytes]]) -> int:
         """Settle entries, each with its handling key; returns how many still were to be."""
         arguments = [word for entry in entries for word in entry]
-        settled: int = await scripts.run(self.client, scripts.ACK, [self.queue.stream], *arguments)
+        settled: int = await run(self.client, scripts.ACK, [self.queue.stream], *arguments)
         return settled
 
     async def put_off(self, entry: bytes, attempt: int, after: timedelta, part: Sequence[bytes] = ()) -> bool:
         """Have an entry, or the fields of a part of it, come again later; false when it was not in our hands."""
         keys = [self.queue.stream, self.queue.delayed]
         delay = max(0, _milliseconds(after))
-        return bool(await scripts.run(self.client, scripts.PUT_OFF, keys, self.name, entry, attempt, delay, *part))
+        return bool(await run(self.client, scripts.PUT_OFF, keys, self.name, entry, attempt, delay, *part))
 
     async def bury(self, entry: bytes, reason: str, detail: str, part: Sequence[bytes] = ()) -> bool:
         """Move an entry, or the fields of a part of it, to the dead letters; false when it was not in our hands."""
         keys = [self.queue.stream, self.queue.dead]
         words = (self.name, entry, bounded_reason(reason), bounded_detail(detail), _now())
-        return bool(await scripts.run(self.client, scripts.BURY, keys, *words, *part))
+        return bool(await run(self.client, scripts.BURY, keys, *words, *part))
 
     async def give_back(self, keep: Sequence[bytes]) -> None:
         """Let anybody have what is in our hands, but for some, as if we had not had it."""
         keys = [self.queue.stream, self.queue.alive]
-        await scripts.run(self.client, scripts.GIVE_BACK, keys, self.name, _NOBODY, *keep)
+        await run(self.client, scripts.GIVE_BACK, keys, self.name, _NOBODY, *keep)
 
     async def depart(self) -> None:
         """Leave everything to anybody."""
-        await scripts.run(self.client, scripts.DEPART, [self.queue.stream, self.queue.alive], self.name)
+        await run(self.client, scripts.DEPART, [self.queue.stream, self.queue.alive], self.name)
 
     async def backlog(self) -> int:
         """How many entries are in nobody's hands."""
         keys = [self.queue.stream, self.queue.alive]
-        count: int = await scripts.run(self.client, scripts.BACKLOG, keys, _milliseconds(self.dead_after))
+        count: int = await run(self.client, scripts.BACKLOG, keys, _milliseconds(self.dead_after))
         return count
 
 

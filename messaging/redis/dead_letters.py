@@ -12,6 +12,7 @@ from messaging.envelope import Destination
 from messaging.errors import NotConfirmed, TransportError, UnknownQueue, Unroutable
 from messaging.redis import fields, scripts
 from messaging.redis.keys import QueueKeys
+from messaging.redis.lua import run
 from messaging.redis.server import SERVER_ERRORS, Client
 
 _AT_ONCE: Final = 100
@@ -41,7 +42,7 @@ class RedisLook:
         """Move the message to its queue in one step, unless somebody has taken the letter."""
         stream = self._keys.stream
         try:
-            taken = await scripts.run(self._client, scripts.REPLAY, [self._keys.dead, stream], letter.place)
+            taken = await run(self._client, scripts.REPLAY, [self._keys.dead, stream], letter.place)
         except SERVER_ERRORS as problem:
             raise NotConfirmed(letter.id, str(Destination(stream)), self._client.server.told(problem)) from problem
         if taken == _NO_QUEUE:
@@ -50,7 +51,7 @@ class RedisLook:
     async def remove(self, letter: DeadLetter) -> None:
         """Delete the letter."""
         try:
-            await scripts.run(self._client, scripts.REMOVE, [self._keys.dead], letter.place)
+            await run(self._client, scripts.REMOVE, [self._keys.dead], letter.place)
         except SERVER_ERRORS as problem:
             raise away(self._client, self._keys, problem) from problem
 

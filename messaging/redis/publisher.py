@@ -15,7 +15,7 @@ from messaging.backoff import Backoff
 from messaging.errors import MessageTooLarge, NotConfirmed, PublishError, Unroutable
 from messaging.redis import fields, scripts
 from messaging.redis.handled import Handled
-from messaging.redis.scripts import Call
+from messaging.redis.lua import Call, run_all
 from messaging.redis.server import SERVER_ERRORS, Client, NotSent, Word
 from messaging.redis.topology import Route, Topology
 from messaging.transport import Outgoing
@@ -147,7 +147,7 @@ class Publisher:
             calls.append(Call(scripts.PUBLISH, [route.bindings, *route.streams], arguments))
         for parcel in pending:
             parcel.sent = True
-        return await scripts.run_all(self._client, calls)
+        return await run_all(self._client, calls)
 
     def _answered(self, parcel: _Parcel, answer: Any) -> None:
         if isinstance(answer, ResponseError):

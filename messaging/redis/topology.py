@@ -15,6 +15,7 @@ from messaging.envelope import Destination
 from messaging.errors import TopologyMismatch, TransportError
 from messaging.redis import scripts
 from messaging.redis.keys import Keys
+from messaging.redis.lua import run
 from messaging.redis.server import SERVER_ERRORS, Client
 from messaging.routing import matches
 from messaging.transport import Binding, QueueSpec
@@ -143,7 +144,7 @@ class Topology:
         for binding in spec.bindings:
             arguments += binding.kind, _field(binding, queue.stream)
         keys = [queue.stream, queue.about, queue.dead, *(self.keys.bindings_for(b) for b in spec.bindings)]
-        otherwise: list[bytes] = await scripts.run(self._client, scripts.DECLARE, keys, *arguments)
+        otherwise: list[bytes] = await run(self._client, scripts.DECLARE, keys, *arguments)
         if otherwise:
             raise _mismatch(spec, queue.about, *(word.decode(errors="replace") for word in otherwise))
 
@@ -159,7 +160,7 @@ class Topology:
         streams = dict.fromkeys(stream for _, stream in exchange.bound)
         fields = [_field(binding, stream) for binding, stream in exchange.bound]
         version = uuid.uuid4().hex
-        await scripts.run(self._client, scripts.REMEMBER, [key, *streams], exchange.kind, version, *fields)
+        await run(self._client, scripts.REMEMBER, [key, *streams], exchange.kind, version, *fields)
 
 
 def _route(key: str, exchange: _Exchange, routing_key: str) -> Route:

@@ -103,18 +103,7 @@ def explore(
     found = Search(model, Bounds(most, max_faults, max_states, max_seconds), checks).run()
     if found.problem:
         raise _rule_broken(saga, state, model, found, _given(answers, events, functions, max_attempts), invariants)
-    bounds = {"max_faults": max_faults, "max_attempts": max_attempts}
-    bounds |= {f"max_{kind}": count for kind, count in most._asdict().items()}
-    return Report(
-        saga=saga.__name__,
-        states=found.states,
-        transitions=found.transitions,
-        paths=found.paths,
-        ends=dict(found.ends),
-        seconds=time.monotonic() - began,
-        bounds=bounds,
-        cut_off=found.cut_off,
-    )
+    return _report(saga, found, most, {"max_faults": max_faults, "max_attempts": max_attempts}, began)
 
 
 def replay(
@@ -156,6 +145,19 @@ def replay(
         found, given = Found(problem=problem, way=tuple(way)), _given(answers, events, functions, max_attempts)
         raise _rule_broken(saga, state, model, found, given, invariants)
     return ""
+
+
+def _report(saga: type[Saga[Any]], found: Found, most: Spent, bounds: dict[str, int], began: float) -> Report:
+    return Report(
+        saga=saga.__name__,
+        states=found.states,
+        transitions=found.transitions,
+        paths=found.paths,
+        ends=dict(found.ends),
+        seconds=time.monotonic() - began,
+        bounds=bounds | {f"max_{kind}": count for kind, count in most._asdict().items()},
+        cut_off=found.cut_off,
+    )
 
 
 def _given(answers: Any, events: Any, functions: Any, max_attempts: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from messaging.envelope import to_queue, to_subscribers
 from messaging.errors import NotConfirmed, TopologyMismatch, TransportError, Unroutable
 from messaging.redis import RedisTransport, scripts
+from messaging.redis.lua import Script
 from messaging.transport import DEAD_LETTER_REASON, Binding, Outgoing, QueueSpec, dead_letter_queue
 from tests.conformance.transport_backends import SOON, a_message, bodies, eventually, send, take
 from tests.integration.rabbitmq.proxy import Proxy
@@ -200,7 +201,7 @@ async def test_a_server_that_does_not_know_a_script_is_told_it(
 ) -> None:
     # Having it forget all scripts would be felt by others: one that it has never seen is the same to us.
     source = scripts.PUBLISH.source + f"\n-- {prefix}".encode()
-    monkeypatch.setattr(scripts, "PUBLISH", scripts.Script(source, sha1(source, usedforsecurity=False).hexdigest()))
+    monkeypatch.setattr(scripts, "PUBLISH", Script(source, sha1(source, usedforsecurity=False).hexdigest()))
     assert await send(transport, a_message(b"1"), a_message(b"2"), to="orders") == [None, None]
     assert await in_stream(plain, transport) == 2
 
