@@ -35,7 +35,8 @@ from orchestrator.signals import DeadlinePassed, ReplyReceived
 from orchestrator.sql.migrate import upgrade
 from orchestrator.sql.store import SqlStore
 from orchestrator.start import new_instance
-from orchestrator.store import SagaCommand, StoreTransaction
+from orchestrator.store import StoreTransaction
+from orchestrator.store_records import SagaCommand
 from tests.support.databases import fresh_database
 
 _GRACE = timedelta(seconds=30)

@@ -14,7 +14,7 @@ from orchestrator.holds import Hold
 from orchestrator.instance import Pin
 from orchestrator.registry import SagaRegistry, pin_of
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.store import HeldLock
+from orchestrator.store_records import HeldLock
 from orchestrator.watchdog import Alarm, Check, Facts, Look
 from orchestrator.words import duration
 

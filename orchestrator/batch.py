@@ -19,7 +19,8 @@ from orchestrator.outgoing import event_message
 from orchestrator.registry import SagaRegistry
 from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import CodeFailed, Decision, Incoming
-from orchestrator.store import Locked, NewSignal, SagaCommand, StoreTransaction
+from orchestrator.store import StoreTransaction
+from orchestrator.store_records import Locked, NewSignal, SagaCommand
 from orchestrator.transitions import decide
 from orchestrator.versions import due
 from orchestrator.watching import Change

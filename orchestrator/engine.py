@@ -31,16 +31,8 @@ from orchestrator.sender import Sender, counting_as_sent
 from orchestrator.signal_codec import EVENT, signal_from_row
 from orchestrator.signals import CodeFailed, DeadlinePassed, EventMatched
 from orchestrator.start_messages import start_types
-from orchestrator.store import (
-    CommandRef,
-    EventMatch,
-    Locked,
-    SagaCommand,
-    SagaStore,
-    StoredSignal,
-    StoreTransaction,
-    UnmatchedMessage,
-)
+from orchestrator.store import SagaStore, StoreTransaction
+from orchestrator.store_records import CommandRef, EventMatch, Locked, SagaCommand, StoredSignal, UnmatchedMessage
 from orchestrator.telling import Telling
 from orchestrator.unlocked import received, tell_unlocked
 from orchestrator.watching import Watching

@@ -20,7 +20,8 @@ from orchestrator.instance import SagaInstance
 from orchestrator.plan import EventStart
 from orchestrator.registry import KnownEvent, SagaRegistry
 from orchestrator.start import new_instance
-from orchestrator.store import StartingEvent, StoreTransaction, UnmatchedMessage
+from orchestrator.store import StoreTransaction
+from orchestrator.store_records import StartingEvent, UnmatchedMessage
 
 logger = logging.getLogger(__name__)
 

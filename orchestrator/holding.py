@@ -13,7 +13,8 @@ from typing import Final
 from orchestrator.draft import LOOK_AGAIN
 from orchestrator.holds import Hold, hold_of
 from orchestrator.instance import SagaInstance, SagaStatus
-from orchestrator.store import Locked, StoreTransaction
+from orchestrator.store import StoreTransaction
+from orchestrator.store_records import Locked
 
 READ_EVERY: Final = timedelta(seconds=1)
 """How old what an engine knows of holds may be when it takes sagas on."""

@@ -24,7 +24,7 @@ from orchestrator.event_starts import keys_of_starts
 from orchestrator.progress import KEYLESS
 from orchestrator.registry import KnownEvent
 from orchestrator.start_messages import SAGA_KEY, START
-from orchestrator.store import ReceivedEvent, UnmatchedMessage, UnreadEvent
+from orchestrator.store_records import ReceivedEvent, UnmatchedMessage, UnreadEvent
 
 
 @dataclass(frozen=True, slots=True)

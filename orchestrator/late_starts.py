@@ -16,7 +16,8 @@ from orchestrator.incoming import Start, unmatched_message
 from orchestrator.instance import SagaInstance
 from orchestrator.registry import SagaRegistry
 from orchestrator.start import new_instance
-from orchestrator.store import StoreTransaction, UnmatchedMessage
+from orchestrator.store import StoreTransaction
+from orchestrator.store_records import UnmatchedMessage
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Final
 from orchestrator.granting import LOCK_DEADLOCK, LOCKED, Request, Settled
 from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import LocksDenied, LocksGranted
-from orchestrator.store import NewSignal
+from orchestrator.store_records import NewSignal
 
 _WHY: Final = {
     LOCKED: "another saga holds one of {resources}",

@@ -13,7 +13,7 @@ from messaging.transport import Outgoing
 from orchestrator.ids import idempotency_key
 from orchestrator.instance import SagaInstance
 from orchestrator.reply_tokens import ReplyTokens
-from orchestrator.store import SagaCommand
+from orchestrator.store_records import SagaCommand
 
 APP_ID = "sagasmith"
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from messaging.inbox import Answer
 from orchestrator.errors import UnknownToken
 from orchestrator.signals import CompleteRequested
-from orchestrator.store import CommandRef
+from orchestrator.store_records import CommandRef
 
 _PURPOSE: Final = b"sagasmith reply token"
 _BESIDE_LETTERS_AND_DIGITS: Final = b"._"

@@ -25,7 +25,7 @@ from orchestrator.copies import copied
 from orchestrator.instance import SagaInstance
 from orchestrator.outgoing import command_message
 from orchestrator.reply_tokens import ReplyTokens
-from orchestrator.store import Locked, SagaCommand
+from orchestrator.store_records import Locked, SagaCommand
 from orchestrator.watching import Watching
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
@@ -18,9 +17,23 @@ from messaging.transport import Outgoing
 from orchestrator.backlog import Backlog, OldSagas, Outcomes, UnsentCommands
 from orchestrator.granting import LockRow
 from orchestrator.holds import Hold
-from orchestrator.instance import Pin, SagaInstance, SagaStatus, StepKey, StepRecord
+from orchestrator.instance import Pin, SagaInstance, SagaStatus
 from orchestrator.retention import EndedTree, EndedTrees, Place, Rest
 from orchestrator.signals import Decision, LockChange
+from orchestrator.store_records import (
+    AuditEntry,
+    CommandRef,
+    EventMatch,
+    HeldLock,
+    Locked,
+    NewSignal,
+    ReceivedEvent,
+    SagaCommand,
+    StartingEvent,
+    StoredSignal,
+    UnmatchedMessage,
+    UnreadEvent,
+)
 from orchestrator.workers import Worker
 
 if TYPE_CHECKING:
@@ -33,133 +46,6 @@ class Clock(Protocol):
     def now(self) -> datetime:
         """The current instant, aware, UTC."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class CommandRef:
-    """What an id on a reply refers to: an attempt of a command."""
-
-    saga_id: UUID
-    key: StepKey
-    round: int
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Locked:
-    """Sagas whose rows this transaction may write, and the instant read after they were locked.
-
-    The records carry everything but `body` and `reply`, which are None. Of the items of a `ForEach` only those
-    are loaded that are under way or next (`roster.wanted`), with their records.
-    """
-
-    now: datetime
-    sagas: Mapping[UUID, SagaInstance] = field(default_factory=dict[UUID, SagaInstance])
-
-
-@dataclass(frozen=True, slots=True)
-class SagaCommand:
-    """A command of a saga with all that its message says. `record.body` is set."""
-
-    saga_id: UUID
-    saga_name: str
-    record: StepRecord
-    trace: str = ""
-    send_attempts: int = 0
-    """How often sending it was tried before."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewSignal:
-    """Something a saga has yet to be told. `kind` and `body` are the codec's business (`signal_codec`).
-
-    With `error` it is kept aside, until an operator's retry revives it.
-    """
-
-    saga_id: UUID
-    kind: str
-    body: str
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSignal:
-    """A signal not yet taken. Ids rise in order of arrival."""
-
-    id: UUID
-    saga_id: UUID
-    kind: str
-    body: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReceivedEvent:
-    """An event to be kept: one row for each key under which some definition may look for it.
-
-    No wait has an empty key: under that one it is kept unread, see `UnreadEvent`.
-    """
-
-    message_id: str
-    wire_name: str
-    key: str
-    body: str
-    keep_for: timedelta
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadEvent:
-    """An event kept under no key, whole, by a process that cannot read its type, for one that can."""
-
-    id: UUID
-    message_id: str
-    wire_name: str
-    body: str
-    """See `incoming`."""
-
-
-@dataclass(frozen=True, slots=True)
-class EventMatch:
-    """A kept event and a step that waits for it; neither is locked."""
-
-    event_id: UUID
-    saga_id: UUID
-    key: StepKey
-    body: str
-    arrived_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class StartingEvent:
-    """A kept event whose key says which saga it starts; not locked."""
-
-    event_id: UUID
-    message_id: str
-    wire_name: str
-    key: str
-    body: str
-
-
-@dataclass(frozen=True, slots=True)
-class UnmatchedMessage:
-    """A message that fits no saga, kept whole with why. `properties` is JSON text."""
-
-    message_id: str
-    reason: str
-    body: bytes
-    properties: str
-    saga_id: UUID | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HeldLock:
-    """A resource that a step of a saga holds, and how many sagas of other trees wait for it."""
-
-    id: UUID
-    resource: str
-    saga_id: UUID
-    step: str
-    since: datetime
-    waiters: int
 
 
 class StoreTransaction(Protocol):
@@ -486,21 +372,6 @@ class StoreTransaction(Protocol):
     async def purge_rest(self, rest: Rest, *, before: datetime, limit: int) -> int:
         """Delete what is older, at most so many; return how many there were. What others hold is passed over."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """One operator's action: asked by whom, why, and what the saga's status was before and after."""
-
-    saga_id: UUID
-    action: str
-    by: str
-    reason: str
-    before: str
-    after: str
-    refused: str = ""
-    signal_id: UUID | None = None
-    """The signal that asked, so that whoever sent it can look up the answer."""
 
 
 class SagaStore(Protocol):

@@ -15,7 +15,7 @@ from orchestrator.signals import (
     RetryRequested,
     SkipRequested,
 )
-from orchestrator.store import AuditEntry, StoredSignal, UnmatchedMessage
+from orchestrator.store_records import AuditEntry, StoredSignal, UnmatchedMessage
 
 
 class Telling:

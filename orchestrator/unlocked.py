@@ -13,7 +13,7 @@ from uuid import UUID
 from orchestrator.batch import Batch
 from orchestrator.incoming import Reply
 from orchestrator.signals import ReplyReceived
-from orchestrator.store import CommandRef
+from orchestrator.store_records import CommandRef
 
 
 def received(reply: Reply, ref: CommandRef) -> ReplyReceived:

@@ -24,7 +24,8 @@ from orchestrator.registry import SagaRegistry, pin_of
 from orchestrator.signal_codec import UPGRADE, upgrade_from_row, upgrade_kind
 from orchestrator.signals import UpgradeRequested
 from orchestrator.start_messages import start_types
-from orchestrator.store import AuditEntry, Locked, SagaStore, StoredSignal, StoreTransaction
+from orchestrator.store import SagaStore, StoreTransaction
+from orchestrator.store_records import AuditEntry, Locked, StoredSignal
 from orchestrator.upgrading import Upgrade, upgraded
 from orchestrator.versions import lifted, needing_version
 from orchestrator.workers import DEAD_AFTER, Worker

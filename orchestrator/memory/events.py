@@ -10,7 +10,7 @@ from uuid import UUID
 from orchestrator.instance import StepKey, StepStatus
 from orchestrator.memory.rows import Rows
 from orchestrator.memory.tables import KeptEvent
-from orchestrator.store import EventMatch, ReceivedEvent, StartingEvent, UnreadEvent
+from orchestrator.store_records import EventMatch, ReceivedEvent, StartingEvent, UnreadEvent
 
 
 class EventRows(Rows):

@@ -11,7 +11,7 @@ from orchestrator.granting import LockRow
 from orchestrator.instance import SagaInstance
 from orchestrator.memory.rows import Rows
 from orchestrator.signals import LockChange, LocksAsked, LocksLetGo
-from orchestrator.store import HeldLock
+from orchestrator.store_records import HeldLock
 
 
 class LockRows(Rows):

@@ -12,7 +12,8 @@ from orchestrator.instance import SagaInstance, SagaStatus, StepRecord
 from orchestrator.memory.tables import MemoryTables
 from orchestrator.rising_ids import RisingIds
 from orchestrator.roster import at_hand
-from orchestrator.store import Clock, CommandRef, Locked
+from orchestrator.store import Clock
+from orchestrator.store_records import CommandRef, Locked
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -15,7 +15,7 @@ from orchestrator.instance import BlockedReason, Pin, SagaInstance, SagaStatus, 
 from orchestrator.memory.rows import Rows
 from orchestrator.signal_codec import ACTIONS, CHILD_ORDER, UPGRADE, upgrade_kind
 from orchestrator.signals import STARTED, Decision, KeptState
-from orchestrator.store import CommandRef, Locked
+from orchestrator.store_records import CommandRef, Locked
 from orchestrator.workers import Worker
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from orchestrator.instance import StepRecord, StepStatus
 from orchestrator.memory.rows import Rows
-from orchestrator.store import SagaCommand
+from orchestrator.store_records import SagaCommand
 
 
 class SendingRows(Rows):

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from orchestrator.memory.rows import Rows
 from orchestrator.memory.tables import KeptSignal
-from orchestrator.store import NewSignal, StoredSignal
+from orchestrator.store_records import NewSignal, StoredSignal
 
 
 class SignalRows(Rows):

@@ -24,7 +24,8 @@ from orchestrator.memory.signals import SignalRows
 from orchestrator.memory.tables import MemoryTables
 from orchestrator.rising_ids import RisingIds
 from orchestrator.signals import Decision
-from orchestrator.store import AuditEntry, Clock, CommandRef, Locked, UnmatchedMessage
+from orchestrator.store import Clock
+from orchestrator.store_records import AuditEntry, CommandRef, Locked, UnmatchedMessage
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from orchestrator.granting import LockRow
 from orchestrator.holds import Hold
 from orchestrator.instance import Item, SagaInstance, StepKey
 from orchestrator.signals import KeptState, Note
-from orchestrator.store import AuditEntry, CommandRef, ReceivedEvent, StoredSignal, UnmatchedMessage
+from orchestrator.store_records import AuditEntry, CommandRef, ReceivedEvent, StoredSignal, UnmatchedMessage
 from orchestrator.workers import Worker
 
 

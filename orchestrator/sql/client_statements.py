@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select, union_all
 from orchestrator.ids import new_saga_id
 from orchestrator.sql.rows import key_of
 from orchestrator.sql.tables import in_schema, saga_attempt, saga_audit, saga_instance, saga_signal, saga_step
-from orchestrator.store import CommandRef
+from orchestrator.store_records import CommandRef
 
 
 def ask(

@@ -22,7 +22,7 @@ from orchestrator.sql.tables import (
     saga_step,
     saga_unmatched,
 )
-from orchestrator.store import (
+from orchestrator.store_records import (
     AuditEntry,
     EventMatch,
     NewSignal,

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from orchestrator.instance import Pin, SagaInstance
 from orchestrator.signal_codec import ACTIONS, UPGRADE
 from orchestrator.signals import Decision
-from orchestrator.store import CommandRef, SagaCommand
+from orchestrator.store_records import CommandRef, SagaCommand
 
 _PENDING: Final = (
     "i.id IN (SELECT saga_id FROM {saga_signal} "  # noqa: S608 - a constant of ours

@@ -26,7 +26,7 @@ from orchestrator.instance import SagaInstance, SagaStatus
 from orchestrator.rising_ids import new_id
 from orchestrator.signals import LockChange, LocksAsked, LocksLetGo
 from orchestrator.sql.tables import in_schema, saga_installation, saga_instance, saga_lock
-from orchestrator.store import HeldLock
+from orchestrator.store_records import HeldLock
 
 _TERMINAL: Final = [status.value for status in SagaStatus if status.terminal]
 

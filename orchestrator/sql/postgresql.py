@@ -30,7 +30,8 @@ from orchestrator.sql.rows import (
 )
 from orchestrator.sql.statements import Statement
 from orchestrator.sql.writes import ATTEMPT_COLUMNS, STEP_KEY, Writes
-from orchestrator.store import Clock, CommandRef, SagaCommand
+from orchestrator.store import Clock
+from orchestrator.store_records import CommandRef, SagaCommand
 
 # In a query of its own it is read once, so that an index can be searched for it.
 _NOW: Final = "(SELECT COALESCE(CAST(:now AS timestamptz), clock_timestamp()))"

@@ -38,7 +38,8 @@ from orchestrator.sql.rows import (
     to_text,
 )
 from orchestrator.sql.types import id_from_text, id_text, instant_text
-from orchestrator.store import Clock, CommandRef, SagaCommand
+from orchestrator.store import Clock
+from orchestrator.store_records import CommandRef, SagaCommand
 
 _STEP_KEY: Final = ("saga_id", "step", "direction", "branch")
 _ATTEMPT_COLUMNS: Final = ("command_id", "saga_id", "step", "direction", "branch", "round", "attempt")

@@ -23,7 +23,8 @@ from orchestrator.sql.sqlite import SqliteHot
 from orchestrator.sql.transaction import SqlTransaction
 from orchestrator.sql.unlocked import Unlocked
 from orchestrator.sql.writer import Writer
-from orchestrator.store import Clock, CommandRef, Locked
+from orchestrator.store import Clock
+from orchestrator.store_records import CommandRef, Locked
 
 _SET_TIMEOUTS: Final = ", ".join(f"set_config('{name}', :{name}, true)" for name in ConnectionSettings().timeouts())
 

@@ -29,7 +29,7 @@ from orchestrator.sql.locks import change_locks, contended_locks, held_locks, se
 from orchestrator.sql.search import write_search
 from orchestrator.sql.starting import start_saga
 from orchestrator.sql.states import write_states
-from orchestrator.store import (
+from orchestrator.store_records import (
     AuditEntry,
     CommandRef,
     EventMatch,

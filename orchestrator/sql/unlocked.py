@@ -25,7 +25,8 @@ from orchestrator.sql.postgresql import FOUND, REF_COLUMNS
 from orchestrator.sql.rows import INSTANCE_COLUMNS, STEP_COLUMNS, RowValues, key_of, sagas_of
 from orchestrator.sql.statements import Statement
 from orchestrator.sql.writes import Writes
-from orchestrator.store import Clock, CommandRef, Locked
+from orchestrator.store import Clock
+from orchestrator.store_records import CommandRef, Locked
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from orchestrator.sql.hot import known_pins
 from orchestrator.sql.items import with_items
 from orchestrator.sql.rows import INSTANCE_COLUMNS, STEP_COLUMNS, sagas_of
 from orchestrator.sql.tables import in_schema, saga_event, saga_instance, saga_step, saga_worker
-from orchestrator.store import UnreadEvent
+from orchestrator.store_records import UnreadEvent
 from orchestrator.workers import Worker, worker_of
 
 Condition: TypeAlias = tuple[str, Mapping[str, Any]]

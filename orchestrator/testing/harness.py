@@ -46,7 +46,7 @@ from orchestrator.signal_codec import ACTIONS, action_word, signal_to_row
 from orchestrator.signals import ActionRequested
 from orchestrator.start import new_instance
 from orchestrator.steps import Leaf, Step
-from orchestrator.store import CommandRef, NewSignal
+from orchestrator.store_records import CommandRef, NewSignal
 from orchestrator.testing.participants import FakeParticipant, Said
 
 S = TypeVar("S", bound=BaseModel)

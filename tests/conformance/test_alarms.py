@@ -22,7 +22,8 @@ from orchestrator.ids import child_id, earliest_id
 from orchestrator.instance import BlockedReason, Parent, SagaInstance, SagaStatus, StepKey
 from orchestrator.sql.backlog import ended_statement, old_statement, unsent_statement
 from orchestrator.sql.store import SqlStore
-from orchestrator.store import SagaStore, UnmatchedMessage
+from orchestrator.store import SagaStore
+from orchestrator.store_records import UnmatchedMessage
 from orchestrator.watchdog import Alarm, Check, found
 from tests.conformance.stores import (
     HOUR,

@@ -16,7 +16,7 @@ from orchestrator import Parallel, Saga, SagaStatus, Step, SubSaga
 from orchestrator.instance import StepStatus
 from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import AbandonRequested, ActionRequested, CancelRequested
-from orchestrator.store import NewSignal
+from orchestrator.store_records import NewSignal
 from tests.conformance.replicas import Replica
 from tests.conformance.stores import MovableClock, make_store, opened, sqlite_url
 

@@ -28,7 +28,7 @@ from orchestrator.registry import SagaRegistry
 from orchestrator.sender import Sender
 from orchestrator.service import Queues
 from orchestrator.start import new_instance
-from orchestrator.store import ReceivedEvent
+from orchestrator.store_records import ReceivedEvent
 from tests.conformance.stores import NOON, PSYCOPG, MovableClock, load, make_store, opened, sqlite_url
 
 

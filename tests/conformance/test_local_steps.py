@@ -26,7 +26,7 @@ from orchestrator.sender import Sender
 from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import RetryRequested
 from orchestrator.start import new_instance
-from orchestrator.store import NewSignal
+from orchestrator.store_records import NewSignal
 from tests.conformance.stores import MovableClock, load, make_store, opened, sqlite_url
 
 SECOND = timedelta(seconds=1)

@@ -35,7 +35,7 @@ from orchestrator.metrics import SagaMetrics
 from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import AbandonRequested, ActionRequested, CancelRequested, CompensateRequested
 from orchestrator.sql.store import SqlStore
-from orchestrator.store import NewSignal
+from orchestrator.store_records import NewSignal
 from orchestrator.watchdog import Alarm, Watchdog
 from orchestrator.why import explain
 from tests.conformance.replicas import Replica

@@ -19,7 +19,7 @@ from orchestrator.instance import Item, Parent, SagaInstance, SagaStatus
 from orchestrator.purging import Purged, Purger
 from orchestrator.retention import Place, Rest, Retention
 from orchestrator.signals import LocksAsked, Note, Replaced
-from orchestrator.store import NewSignal, ReceivedEvent, UnmatchedMessage
+from orchestrator.store_records import NewSignal, ReceivedEvent, UnmatchedMessage
 from tests.conformance.stores import (
     HOUR,
     NOON,

@@ -28,7 +28,7 @@ from orchestrator.sql.reindex import reindex, some_of
 from orchestrator.sql.tables import saga_instance, saga_search
 from orchestrator.start import new_instance
 from orchestrator.status import SagaFilter, list_sagas
-from orchestrator.store import NewSignal
+from orchestrator.store_records import NewSignal
 from orchestrator.version_keeper import VersionKeeper
 from orchestrator.workers import this_process
 from tests.conformance.replicas import Replica

@@ -26,7 +26,7 @@ from orchestrator.instance import (
 from orchestrator.signals import Decision, Note
 from orchestrator.sql import SqlStore
 from orchestrator.status import SagaFilter, StatusReader
-from orchestrator.store import AuditEntry, NewSignal, ReceivedEvent, UnmatchedMessage
+from orchestrator.store_records import AuditEntry, NewSignal, ReceivedEvent, UnmatchedMessage
 from tests.conformance.stores import (
     HOUR,
     NOON,

@@ -27,7 +27,7 @@ from orchestrator.instance import (
     StepStatus,
 )
 from orchestrator.signals import Decision, Note, Replaced
-from orchestrator.store import AuditEntry, CommandRef, Locked, NewSignal, ReceivedEvent, UnmatchedMessage
+from orchestrator.store_records import AuditEntry, CommandRef, Locked, NewSignal, ReceivedEvent, UnmatchedMessage
 from tests.conformance.stores import (
     HOUR,
     NOON,

@@ -28,7 +28,7 @@ from orchestrator.sql import ConnectionSettings, SqlStore, start_saga, start_sag
 from orchestrator.sql.cold import Cold
 from orchestrator.sql.migrate import upgrade
 from orchestrator.sql.transaction import SqlTransaction
-from orchestrator.store import NewSignal, ReceivedEvent, UnmatchedMessage
+from orchestrator.store_records import NewSignal, ReceivedEvent, UnmatchedMessage
 from tests.conformance.stores import (
     HOUR,
     NOON,

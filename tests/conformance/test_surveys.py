@@ -17,7 +17,7 @@ from orchestrator.instance import BlockedReason, Pin, SagaStatus, StepStatus
 from orchestrator.sql import SqlStore
 from orchestrator.sql.search import saga_names
 from orchestrator.status import get_saga
-from orchestrator.store import AuditEntry
+from orchestrator.store_records import AuditEntry
 from orchestrator.web.surveys import Pace, audits, ended_by_hour, pace_of, survey
 from tests.conformance.stores import PIN, MovableClock, command, make_store, new_saga, opened, sqlite_url, started
 

@@ -14,7 +14,7 @@ from orchestrator.instance import ITEMS, SagaInstance
 from orchestrator.roster import Roster
 from orchestrator.signals import Decision, Note, Replaced
 from orchestrator.sql import SqlStore
-from orchestrator.store import CommandRef
+from orchestrator.store_records import CommandRef
 from tests.conformance.stores import NOON, SECOND, MovableClock, adding, changing, command, load, make_store, opened
 from tests.conformance.stores import started as stored
 

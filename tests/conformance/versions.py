@@ -24,7 +24,7 @@ from orchestrator.sender import Sender
 from orchestrator.signal_codec import signal_to_row
 from orchestrator.signals import ActionRequested, UpgradeRequested
 from orchestrator.start import new_instance
-from orchestrator.store import NewSignal
+from orchestrator.store_records import NewSignal
 from orchestrator.version_keeper import VersionKeeper
 from orchestrator.workers import this_process
 from tests.conformance.stores import MovableClock, load

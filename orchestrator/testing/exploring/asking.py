@@ -12,7 +12,7 @@ from orchestrator.registry import SagaRegistry
 from orchestrator.reply_tokens import ReplyTokens, completed
 from orchestrator.signal_codec import ACTIONS, signal_to_row
 from orchestrator.signals import Asked, Incoming, LocksDenied
-from orchestrator.store import NewSignal
+from orchestrator.store_records import NewSignal
 from orchestrator.testing.exploring.moves import without
 from orchestrator.testing.exploring.shell import Shell, finished
 from orchestrator.testing.exploring.world import Sent, World

@@ -27,7 +27,7 @@ from orchestrator.signals import (
     RetryRequested,
     SkipRequested,
 )
-from orchestrator.store import NewSignal
+from orchestrator.store_records import NewSignal
 from tests.unit.engine.bench import AwaitingPayment, BookingFlight, BookingHotel, Workbench, broken_hooks
 
 FLIGHT, PAYMENT, HOTEL = (StepKey(step.name) for step in (BookingFlight, AwaitingPayment, BookingHotel))

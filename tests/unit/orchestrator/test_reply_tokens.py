@@ -15,7 +15,7 @@ from orchestrator.errors import ActionRefused, UnknownToken
 from orchestrator.instance import StepStatus
 from orchestrator.outgoing import command_message
 from orchestrator.reply_tokens import ReplyTokens
-from orchestrator.store import SagaCommand
+from orchestrator.store_records import SagaCommand
 from orchestrator.testing import SagaHarness
 from orchestrator.testing.harness import START, StartedInHarness
 from tests.conformance.stores import command

@@ -23,7 +23,7 @@ from orchestrator.memory.rows import Rows
 from orchestrator.outgoing import command_message
 from orchestrator.plan import Branch, ItemsLeaf, LeafPlan
 from orchestrator.signals import Decision, Incoming, ReplyReceived
-from orchestrator.store import SagaCommand
+from orchestrator.store_records import SagaCommand
 from orchestrator.transitions import decide
 from orchestrator.tree import Ready
 
