@@ -11,10 +11,9 @@ The parts that need a broker's client or a database are imported from where they
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from messaging.context import Context
-from messaging.envelope import Destination
 from messaging.errors import (
     CommandRefused,
     DecodeError,
@@ -34,18 +33,20 @@ from messaging.errors import (
     UnencodableMessage,
     Unroutable,
 )
-from messaging.handler_classes import CommandHandler, EventHandler
 from messaging.messages import Accepted, Command, Event, Failure, Reply
-from messaging.middleware import Middleware
-from messaging.retry import Retry
-from messaging.service import Service
-from messaging.transport import QueueOptions
 
 if TYPE_CHECKING:
     from messaging.blocking import BlockingBus
     from messaging.bus import Bus
     from messaging.consumer import ServiceRunner
+    from messaging.context import Context
+    from messaging.envelope import Destination
+    from messaging.handler_classes import CommandHandler, EventHandler
+    from messaging.middleware import Middleware
+    from messaging.retry import Retry
+    from messaging.service import Service
     from messaging.serving import run_services
+    from messaging.transport import QueueOptions
 
 # Grouped as one meets them: messages, services, sending, what goes wrong.
 __all__ = [  # noqa: RUF022
@@ -86,22 +87,25 @@ __all__ = [  # noqa: RUF022
 ]
 
 
+_LATER = {
+    "Service": "messaging.service",
+    "Context": "messaging.context",
+    "CommandHandler": "messaging.handler_classes",
+    "EventHandler": "messaging.handler_classes",
+    "Retry": "messaging.retry",
+    "QueueOptions": "messaging.transport",
+    "Destination": "messaging.envelope",
+    "ServiceRunner": "messaging.consumer",
+    "Bus": "messaging.bus",
+    "BlockingBus": "messaging.blocking",
+    "run_services": "messaging.serving",
+    "Middleware": "messaging.middleware",
+}
+
+
 def __getattr__(name: str) -> object:
-    """Import what runs only when it is asked for: modules of messages and handlers load quickly."""
-    if name == "Bus":
-        from messaging.bus import Bus
-
-        return Bus
-    if name == "BlockingBus":
-        from messaging.blocking import BlockingBus
-
-        return BlockingBus
-    if name == "ServiceRunner":
-        from messaging.consumer import ServiceRunner
-
-        return ServiceRunner
-    if name == "run_services":
-        from messaging.serving import run_services
-
-        return run_services
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import what runs only when it is asked for: modules of messages load quickly."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(_LATER[name]), name)
+    return found
