@@ -99,7 +99,15 @@ def test_the_demo_tells_each_ending_keeps_its_sagas_and_ends_by_itself(tmp_path:
     assert [status for (status,) in rows] == ["completed", "compensated", "completed", "compensated", "compensated"]
 
 
-@pytest.mark.parametrize("step", ["CreatingOrder", "ReservingCredit", "ReservingStock", "ShippingOrder"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "CreatingOrder",
+        pytest.param("ReservingCredit", marks=pytest.mark.torture),
+        pytest.param("ReservingStock", marks=pytest.mark.torture),
+        "ShippingOrder",
+    ],
+)
 def test_the_demo_lets_a_step_go_wrong_and_undoes_what_came_before(step: str, tmp_path: Path) -> None:
     done = saga(tmp_path, "demo", "--sagas", "1", "--fail", step, "--database", "demo.db")
 
