@@ -12,7 +12,7 @@ import pytest
 from orchestrator.holds import Hold
 from orchestrator.instance import SagaStatus
 from orchestrator.signals import CancelRequested, PauseRequested, ResumeRequested
-from tests.conformance.stores import HOUR, SECOND, MovableClock, make_store, opened, sqlite_url
+from tests.conformance.stores import HOUR, PSYCOPG, SECOND, MovableClock, make_store, opened, sqlite_url
 from tests.conformance.test_versions import Deployment
 from tests.conformance.versions import BookTripV1, BookTripV2, Flight, Journey, SellJourney
 
@@ -43,7 +43,7 @@ class Shop(Deployment):
             return await tx.holds()  # type: ignore[no-any-return]
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "psycopg"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql", PSYCOPG])
 async def shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shop]:
     where, clock = "", MovableClock()
     if request.param == "sqlite":
