@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from orchestrator.errors import EngineAlreadyRunning
+from orchestrator.sql.planning import ROW_BY_ROW
 
 _ASYNC_DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 _ASYNC: Final = {"aiosqlite", "asyncpg", "psycopg"}
@@ -68,13 +69,20 @@ def async_url(url: str | URL) -> URL:
     return parsed.set(drivername=_ASYNC_DRIVERS[backend])
 
 
-def connect(url: str | URL, settings: ConnectionSettings) -> AsyncEngine:
-    """Make an engine; nothing is connected yet."""
+def connect(url: str | URL, settings: ConnectionSettings, *, row_by_row: bool = False) -> AsyncEngine:
+    """Make an engine; nothing is connected yet.
+
+    Args:
+        url: of the database.
+        settings: bounds.
+        row_by_row: whether its statements find rows one by one, as those of a saga engine do.
+    """
     parsed = async_url(url)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite(parsed, settings)
     driver = parsed.get_driver_name()
-    arguments = _asyncpg(settings) if driver == "asyncpg" else _psycopg(settings)
+    own = {} if settings.external_pooler else {**settings.timeouts(), **(ROW_BY_ROW if row_by_row else {})}
+    arguments = _asyncpg(settings, own) if driver == "asyncpg" else _psycopg(settings, own)
     engine = create_async_engine(
         parsed,
         connect_args=arguments,
@@ -109,26 +117,24 @@ def _ask_the_idle(engine: AsyncEngine, trusted_seconds: float) -> None:
     event.listen(sync, "checkout", taken)
 
 
-def _asyncpg(settings: ConnectionSettings) -> dict[str, Any]:
+def _asyncpg(settings: ConnectionSettings, own: Mapping[str, str]) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "timeout": settings.connect_timeout.total_seconds(),
         # The server's own timeout comes first; this one is for a server that is gone.
         "command_timeout": settings.statement_timeout.total_seconds() * 1.5,
     }
-    server = {"application_name": "sagasmith", "timezone": "UTC"}
+    server = {"application_name": "sagasmith", "timezone": "UTC", **own}
     if settings.external_pooler:
         arguments |= {
             "statement_cache_size": 0,
             "prepared_statement_cache_size": 0,
             "prepared_statement_name_func": lambda: f"__saga_{uuid4()}__",
         }
-    else:
-        server |= settings.timeouts()
     return arguments | {"server_settings": server}
 
 
-def _psycopg(settings: ConnectionSettings) -> dict[str, Any]:
-    options = "" if settings.external_pooler else " ".join(f"-c {k}={v}" for k, v in settings.timeouts().items())
+def _psycopg(settings: ConnectionSettings, own: Mapping[str, str]) -> dict[str, Any]:
+    options = " ".join(f"-c {name}={value}" for name, value in own.items())
     arguments: dict[str, Any] = {
         "application_name": "sagasmith",
         "connect_timeout": max(2, round(settings.connect_timeout.total_seconds())),

@@ -53,7 +53,9 @@ class SqlStore:
         self.schema = schema
         self._settings = settings or ConnectionSettings()
         self._owned = not isinstance(where, AsyncEngine)
-        self.engine: AsyncEngine = where if isinstance(where, AsyncEngine) else connect(where, self._settings)
+        self.engine: AsyncEngine = (
+            where if isinstance(where, AsyncEngine) else connect(where, self._settings, row_by_row=runs_engine)
+        )
         self._sqlite = self.engine.dialect.name == "sqlite"
         if self._sqlite and schema is not None:
             raise ValueError(f"SQLite has no schemas; leave out schema={schema!r}")

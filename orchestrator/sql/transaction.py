@@ -26,6 +26,7 @@ from orchestrator.sql.cold import Cold
 from orchestrator.sql.hot import Hot
 from orchestrator.sql.items import write_items
 from orchestrator.sql.locks import change_locks, contended_locks, held_locks, settle_locks
+from orchestrator.sql.planning import ROW_BY_ROW
 from orchestrator.sql.search import write_search
 from orchestrator.sql.starting import start_saga
 from orchestrator.sql.states import write_states
@@ -210,7 +211,9 @@ class SqlTransaction:
         """One statement, and a savepoint."""
         if self.connection.dialect.name == "postgresql":
             milliseconds = str(max(1, round(timeout.total_seconds() * 1000)))
-            await self.connection.execute(select(func.set_config("statement_timeout", milliseconds, True)))
+            # The author's statements are planned as on any connection.
+            values = {"statement_timeout": milliseconds, **dict.fromkeys(ROW_BY_ROW, "on")}
+            await self.connection.execute(select(*(func.set_config(*value, True) for value in values.items())))
         async with AsyncSession(
             self.connection, join_transaction_mode="create_savepoint", expire_on_commit=False
         ) as session:

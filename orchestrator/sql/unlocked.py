@@ -118,5 +118,5 @@ _READ: Final = (
     f"{_nothing(STEP_COLUMNS)} "
     "FROM found f JOIN {saga_instance} i ON i.id = f.saga_id "
     f"UNION ALL SELECT NULL, {_nothing(INSTANCE_COLUMNS)}, {_nothing(REF_COLUMNS)}, {listed(STEP_COLUMNS, 's.')} "
-    "FROM {saga_step} s WHERE s.saga_id IN (SELECT saga_id FROM found) AND s.branch = ''"
+    "FROM {saga_step} s WHERE s.saga_id = ANY(ARRAY(SELECT saga_id FROM found)) AND s.branch = ''"
 )
