@@ -46,7 +46,7 @@ _HALF_OF_THEM_ENDED = """
 
 
 async def test_of_what_has_ended_nothing_is_read_and_plans_of_others_stay_as_they_are(migrated_database: str) -> None:
-    async with opened(make_store("postgresql", migrated_database, None)) as store:
+    async with opened(SqlStore(migrated_database, runs_engine=False)) as store:
         assert isinstance(store, SqlStore)
         async with store.engine.connect() as connection:
             for statement in (_HALF_OF_THEM_ENDED, "ANALYZE saga_instance"):

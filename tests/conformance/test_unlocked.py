@@ -9,11 +9,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import Connection, text
 
 from orchestrator.instance import ITEMS, SagaInstance
 from orchestrator.roster import Roster
 from orchestrator.signals import Decision, Note, Replaced
-from orchestrator.sql import SqlStore
+from orchestrator.sql import SqlStore, unlocked
+from orchestrator.sql.hot import named
+from orchestrator.sql.rows import INSTANCE_COLUMNS
+from orchestrator.sql.statements import Statement
 from orchestrator.store_records import CommandRef
 from tests.conformance.stores import NOON, SECOND, MovableClock, adding, changing, command, load, make_store, opened
 from tests.conformance.stores import started as stored
@@ -95,11 +99,12 @@ async def test_what_a_transaction_is_about_to_change_is_not_written_over(store: 
 @ON_POSTGRESQL
 async def test_batches_that_meet_in_any_order_never_wait_for_each_other_in_a_circle(store: Any) -> None:
     sagas = [await stored(store, command()) for _ in range(60)]
-    async with store.engine.begin() as connection:  # row by row, in the order of the batch, as on a large table
-        for way in ("hashjoin", "mergejoin", "seqscan"):
-            await connection.exec_driver_sql(f'ALTER DATABASE "{store.engine.url.database}" SET enable_{way} = off')
-    await store.engine.dispose()
-    processes = [SqlStore(store.engine) for _ in range(4)]
+    others = ", ".join(column for column in INSTANCE_COLUMNS if column != "id")
+    async with store.engine.begin() as connection:  # among many: on a small table any order is that of the index
+        more = f"SELECT gen_random_uuid(), {others} FROM saga_instance, generate_series(1, 50)"
+        await connection.exec_driver_sql(f"INSERT INTO saga_instance (id, {others}) {more}")
+        await connection.exec_driver_sql("ANALYZE saga_instance")
+    processes = [SqlStore(store.engine.url) for _ in range(4)]  # each finds rows in the order of its batch
 
     async def one_of_many(process: SqlStore, turn: int) -> bool:
         turned = sagas[turn:] + sagas[:turn]
@@ -108,7 +113,7 @@ async def test_batches_that_meet_in_any_order_never_wait_for_each_other_in_a_cir
         found = [read[1].sagas[saga.id] for saga in (turned if turn % 2 else reversed(turned))]
         return await process.write([changing(saga, *saga.steps.values()) for saga in found], NOON)
 
-    for _ in range(10):
+    for _ in range(30):
         written = await asyncio.gather(*(one_of_many(process, turn * 7) for turn, process in enumerate(processes)))
         assert any(written)
     for process in processes:
@@ -149,3 +154,27 @@ async def test_sqlite_has_no_use_for_it(tmp_path: Any) -> None:
         assert await store.read_commands([uuid4()]) is None
         with pytest.raises(RuntimeError, match="use a transaction"):
             await store.write([], NOON)
+
+
+@ON_POSTGRESQL
+async def test_a_plan_made_while_tables_are_small_reads_none_of_them_whole_later(store: Any) -> None:
+    process = SqlStore(store.engine.url)
+    read = Statement(named(None, vars(unlocked)["_READ"]), process.engine.dialect)
+    explained = Statement(f"EXPLAIN {named(None, vars(unlocked)['_READ'])}", process.engine.dialect)
+
+    def plan(connection: Connection) -> str:
+        read.rows(connection, {"ids": [uuid4()]})
+        return "\n".join(row[0] for row in explained.rows(connection, {"ids": [uuid4()] * 50}))
+
+    async with process.engine.connect() as connection:
+        told = await connection.run_sync(plan)
+    await process.close()
+
+    assert "Seq Scan" not in told and "Hash Join" not in told and "pk_saga_step" in told
+
+
+async def test_the_statements_of_a_local_step_are_planned_as_on_any_connection(migrated_database: str) -> None:
+    async with opened(SqlStore(migrated_database)) as store, store.transaction() as tx:
+        assert (await tx.connection.exec_driver_sql("SHOW enable_hashjoin")).scalar_one() == "off"
+        async with tx.session(timeout=SECOND * 30) as session:
+            assert (await session.execute(text("SHOW enable_hashjoin"))).scalar_one() == "on"
