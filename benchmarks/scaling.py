@@ -69,23 +69,23 @@ class Assumptions:
 
 
 PLAIN: Final = Costs(
-    orchestrator_us=1203,
-    participants_us=258,
-    broker_us=460,
-    database_us=481,
-    wal_bytes=8046,
+    orchestrator_us=810,
+    participants_us=228,
+    broker_us=368,
+    database_us=323,
+    wal_bytes=7060,
     kept_bytes=4_283,
-    sagas_per_second=329,
+    sagas_per_second=899,
     cores=2,
 )
 COALESCED: Final = Costs(
-    orchestrator_us=1052,
-    participants_us=208,
-    broker_us=57,
-    database_us=356,
-    wal_bytes=7695,
+    orchestrator_us=634,
+    participants_us=150,
+    broker_us=63,
+    database_us=248,
+    wal_bytes=7068,
     kept_bytes=4_283,
-    sagas_per_second=366,
+    sagas_per_second=1176,
     cores=2,
     joined=10,
 )
