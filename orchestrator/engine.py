@@ -96,26 +96,29 @@ class Engine:
 
     async def replies(self, items: Sequence[Reply | Unmatched]) -> None:
         """Decide replies, in order; those that fit nothing are kept whole with why."""
-        replies = await self._unlocked([item for item in items if isinstance(item, Reply)])
-        unmatched = [unmatched_message(item, item.reason) for item in items if isinstance(item, Unmatched)]
-        if replies or unmatched:
-            await self._replies(replies, unmatched)
+        left = await self.unlocked(items)
+        if left:
+            await self.locked(left)
 
-    async def _unlocked(self, replies: Sequence[Reply]) -> Sequence[Reply]:
-        """Decide, without a transaction, what needs none; return what is left for one."""
-        read = await self._store.read_commands([item.command_id for item in replies]) if replies else None
+    async def unlocked(self, items: Sequence[Reply | Unmatched]) -> Sequence[Reply | Unmatched]:
+        """Decide, without a transaction around it, replies that need none; return what is left for `locked`."""
+        ids = [item.command_id for item in items if isinstance(item, Reply)]
+        read = await self._store.read_commands(ids) if ids else None
         if read is None:
-            return replies
+            return items
         batch = self._batch(read[1])
-        left = tell_unlocked(batch, replies, read[0])
+        left = tell_unlocked(batch, items, read[0])
         decisions, commands = batch.sending()
         failpoints.reached("engine.decided")
         if decisions and not await self._store.write(decisions, batch.now):
-            return replies
+            return items
         await self._committed(batch, commands)
         return left
 
-    async def _replies(self, replies: Sequence[Reply], unmatched: Sequence[UnmatchedMessage]) -> None:
+    async def locked(self, items: Sequence[Reply | Unmatched]) -> None:
+        """Decide replies in one transaction, their sagas locked; those that fit nothing are kept whole with why."""
+        replies = [item for item in items if isinstance(item, Reply)]
+        unmatched = [unmatched_message(item, item.reason) for item in items if isinstance(item, Unmatched)]
         put_aside = 0
 
         async def work(tx: StoreTransaction) -> Batch:
@@ -372,7 +375,7 @@ class Engine:
 
     async def _run(self, work: Callable[[StoreTransaction], Awaitable[Batch]], *, alone: bool = False) -> None:
         """One transaction: the work, its decisions, and the sender's news last, unless alone; then publish."""
-        marks, problems = ([], {}) if alone else (self._sender.take_marks(), self._sender.take_problems())
+        marks, problems = ([], {}) if alone else (self._sender.marks(), self._sender.take_problems())
         try:
             async with self._store.transaction() as tx:
                 batch = await work(tx)
@@ -382,8 +385,9 @@ class Engine:
                 await tx.mark_sent([mark for mark in marks if mark not in written])
                 await tx.put_off_sends(problems)
         except BaseException:
-            self._sender.give_back(marks, problems)
+            self._sender.give_back(problems)
             raise
+        self._sender.forget(marks)
         await self._committed(batch, commands, marked=bool(marks))
 
     async def _committed(self, batch: Batch, commands: Sequence[SagaCommand], *, marked: bool = False) -> None:
@@ -391,7 +395,7 @@ class Engine:
         failpoints.reached("engine.committed")
         if marked:
             failpoints.reached("engine.marked")
-        self._sender.answered(batch.sent)
+        self._sender.forget(batch.sent)
         if self.watching is not None:
             self.watching.committed(batch.changes)
         await self._sender.send(commands)

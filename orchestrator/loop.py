@@ -125,8 +125,17 @@ class EngineLoop:
         items = [read_reply(delivery, limits) for delivery in deliveries]
         usable = [item for item in items if isinstance(item, Reply | Unmatched)]
         with self._watched(deliveries):
-            done = await self._each(usable, self._engine.replies, self._replies)
-            await self._settle(self._replies, items, done)
+            left = await self._unlocked(usable)
+            undone = {id(item) for item in left}
+            await self._settle(self._replies, items, [item.delivery for item in usable if id(item) not in undone])
+            await self._settle(self._replies, (), await self._each(left, self._engine.locked, self._replies))
+
+    async def _unlocked(self, items: Sequence[Reply | Unmatched]) -> Sequence[Reply | Unmatched]:
+        """Settled before the rest is begun, which may be tried again and again: nothing is to be told twice."""
+        try:
+            return await self._persistently(lambda: self._engine.unlocked(items))
+        except Exception:  # noqa: BLE001 - under locks the batch is split until the one that raises is alone
+            return items
 
     async def handle_events(self, deliveries: Sequence[Delivery]) -> None:
         """Keep what was taken from the event queue, settle it, and hand it to the sagas that wait."""

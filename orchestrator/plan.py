@@ -208,6 +208,12 @@ class Plan:
         steps = [leaf.step for leaf in self.leaves.values() if isinstance(leaf, CommandLeaf)]
         return max((max(step.timeout, step.compensation_timeout) for step in steps), default=timedelta(0))
 
+    @property
+    def shortest_timeout(self) -> timedelta:
+        """The least that some command of the saga waits for its answer; without commands, for ever."""
+        steps = [leaf.step for leaf in self.leaves.values() if isinstance(leaf, CommandLeaf)]
+        return min((min(step.timeout, step.compensation_timeout) for step in steps), default=timedelta.max)
+
 
 def fingerprint_of(root: Branch) -> str:
     """Digest names, kinds, nesting, roles and wire names: what an instance in flight depends on."""

@@ -152,8 +152,8 @@ class Sender:
         """Whether there is something to write."""
         return bool(self._problems) or any(ripe <= self._now() for ripe in islice(self._marks.values(), 1))
 
-    def answered(self, command_ids: Iterable[UUID]) -> None:
-        """Forget marks of attempts whose answers are written: those say that they were sent."""
+    def forget(self, command_ids: Iterable[UUID]) -> None:
+        """Forget marks of attempts whose rows say that they were sent: they were marked, or answered."""
         for command_id in command_ids:
             self._marks.pop(command_id, None)
 
@@ -171,22 +171,23 @@ class Sender:
         self._marks_after = timedelta(0)
         self._marks = dict.fromkeys(self._marks, self._now())
 
-    def take_marks(self, limit: int = 1000) -> list[UUID]:
-        """Confirmed attempts that are to be marked now; give them back if the transaction fails."""
+    def marks(self, limit: int = 1000) -> list[UUID]:
+        """Confirmed attempts that are to be marked now; they are until `forget`."""
         now = self._now()
-        taken = [command_id for command_id, ripe in islice(self._marks.items(), limit) if ripe <= now]
-        self.answered(taken)
-        return taken
+        return [command_id for command_id, ripe in islice(self._marks.items(), limit) if ripe <= now]
 
     def take_problems(self) -> dict[UUID, tuple[datetime, str]]:
         """Attempts that could not be sent; give them back if the transaction fails."""
         taken, self._problems = self._problems, {}
         return taken
 
-    def give_back(self, marks: Iterable[UUID], problems: Mapping[UUID, tuple[datetime, str]]) -> None:
+    def give_back(self, problems: Mapping[UUID, tuple[datetime, str]]) -> None:
         """Take back what was not written."""
-        self._marks = {**dict.fromkeys(marks, self._now()), **self._marks}
         self._problems = {**problems, **self._problems}
+
+    def remember(self, marks: Iterable[UUID]) -> None:
+        """Take over what another one knew to be confirmed."""
+        self._marks.update(dict.fromkeys(marks, self._now()))
 
 
 def counting_as_sent(locked: Locked, sent: Set[UUID]) -> Locked:

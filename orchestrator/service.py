@@ -130,7 +130,7 @@ class OrchestratorService:
             timeout=grace / 2,
             watching=self._watching,
             tokens=self._tokens,
-            marks_after=_MARKS_AFTER,
+            marks_after=min(_MARKS_AFTER, self._shortest_timeout() / 4),
         )
         limits = Limits(max_body_bytes=settings.max_body_bytes)
         engine_settings = EngineSettings(
@@ -156,6 +156,10 @@ class OrchestratorService:
         self._spawn(self._watchdog.run(settings.seconds("alarm_every")), "watchdog")
         if self._outbox:
             self._spawn(self._outbox.run(), "outbox relay")
+
+    def _shortest_timeout(self) -> timedelta:
+        """No deadline may find a command unmarked that another engine has sent, or it would be put off."""
+        return min((saga.plan.shortest_timeout for saga in self._registry), default=timedelta.max)
 
     def _made_watchdog(self) -> Watchdog:
         watching, settings, store = self._watching, self._settings, self._store

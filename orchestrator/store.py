@@ -204,7 +204,8 @@ class StoreTransaction(Protocol):
         """Take commands of live sagas whose `send_after` has come, which becomes now + grace.
 
         Earliest first; rows locked by others and commands of paused sagas are passed over. The caller
-        publishes after the commit. Raises the stored `send_attempts` by one.
+        publishes after the commit. Raises the stored `send_attempts` by one, and where sagas are read without a lock
+        their revisions: what is decided on them meanwhile would take the commands for unsent.
         """
         ...
 

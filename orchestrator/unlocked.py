@@ -7,11 +7,11 @@ deciding it once more does no harm, since deciding has no effect.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from uuid import UUID
 
 from orchestrator.batch import Batch
-from orchestrator.incoming import Reply
+from orchestrator.incoming import Reply, Unmatched
 from orchestrator.signals import ReplyReceived
 from orchestrator.store_records import CommandRef
 
@@ -23,15 +23,22 @@ def received(reply: Reply, ref: CommandRef) -> ReplyReceived:
     )
 
 
-def tell_unlocked(batch: Batch, replies: Sequence[Reply], refs: Mapping[UUID, CommandRef]) -> list[Reply]:
-    """Decide replies, in order; return those that need a transaction, and leave their sagas out of the batch."""
+def tell_unlocked(
+    batch: Batch, items: Sequence[Reply | Unmatched], refs: Mapping[UUID, CommandRef]
+) -> list[Reply | Unmatched]:
+    """Decide replies, in order; return what needs a transaction, all of a saga's or none, and leave that undecided."""
     needing: set[UUID] = set()
-    for reply in replies:
-        ref = refs.get(reply.command_id)
-        if ref is not None and not _told(batch, ref.saga_id, received(reply, ref)):
+    for item in items:
+        ref = refs.get(item.command_id) if isinstance(item, Reply) else None
+        if isinstance(item, Reply) and ref is not None and not _told(batch, ref.saga_id, received(item, ref)):
             needing.add(ref.saga_id)
     batch.leave(needing)
-    return [reply for reply in replies if (ref := refs.get(reply.command_id)) is None or ref.saga_id in needing]
+    return [item for item in items if not _is_decided(item, refs, needing)]
+
+
+def _is_decided(item: Reply | Unmatched, refs: Mapping[UUID, CommandRef], needing: Set[UUID]) -> bool:
+    ref = refs.get(item.command_id) if isinstance(item, Reply) else None
+    return ref is not None and ref.saga_id not in needing
 
 
 def _told(batch: Batch, saga_id: UUID, incoming: ReplyReceived) -> bool:

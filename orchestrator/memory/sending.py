@@ -32,6 +32,9 @@ class SendingRows(Rows):
             if record.send_after is not None and record.send_after <= now
         ]
         due.sort(key=lambda one: (one[0], one[2].seq))
+        for saga_id in {saga_id for _, saga_id, _ in due[: max(limit, 0)]}:
+            saga = self._tables.sagas[saga_id]
+            self._put(self._tables.sagas, saga_id, replace(saga, revision=saga.revision + 1))
         return [self._claim(saga_id, record, now + grace) for _, saga_id, record in due[: max(limit, 0)]]
 
     async def put_off_sends(self, problems: Mapping[UUID, tuple[datetime, str]]) -> None:

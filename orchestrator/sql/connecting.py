@@ -81,7 +81,11 @@ def connect(url: str | URL, settings: ConnectionSettings, *, row_by_row: bool = 
     if parsed.get_backend_name() == "sqlite":
         return _sqlite(parsed, settings)
     driver = parsed.get_driver_name()
-    own = {} if settings.external_pooler else {**settings.timeouts(), **(ROW_BY_ROW if row_by_row else {})}
+    own = (
+        {}
+        if settings.external_pooler
+        else {**settings.timeouts(), **({**ROW_BY_ROW, "jit": "off"} if row_by_row else {})}
+    )
     arguments = _asyncpg(settings, own) if driver == "asyncpg" else _psycopg(settings, own)
     engine = create_async_engine(
         parsed,

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 _AVOIDED: Final = {"enable_seqscan": "off", "max_parallel_workers_per_gather": "0", "jit": "off"}
 
 
-ROW_BY_ROW: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
+ROW_BY_ROW: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 """Settings of an engine's own connections, whose statements find a batch's rows one by one.
 
 A plan is kept as long as its connection: one made while tables were small or never analyzed would read all of them.

@@ -187,7 +187,10 @@ _CLAIM: Final = (
     "FROM {saga_step} s JOIN {saga_instance} i ON i.id = s.saga_id "
     "WHERE s.send_after <= CAST(:now AS timestamptz) AND i.paused_at IS NULL "
     f"AND i.status IN ({_LIVE}) "
-    "ORDER BY s.send_after LIMIT :limit FOR NO KEY UPDATE OF s SKIP LOCKED) "
+    "ORDER BY s.send_after LIMIT :limit FOR NO KEY UPDATE OF s, i SKIP LOCKED), "
+    # What was decided meanwhile on a saga that was read without a lock took the command for unsent.
+    "raised AS (UPDATE {saga_instance} i SET revision = i.revision + 1 "
+    "FROM (SELECT DISTINCT saga_id FROM due) claimed WHERE i.id = claimed.saga_id) "
     "UPDATE {saga_step} s SET send_after = CAST(:until AS timestamptz), send_attempts = s.send_attempts + 1 FROM due "
     f"WHERE {' AND '.join(f's.{column} = due.{column}' for column in STEP_KEY)} "
     f"RETURNING {listed(STEP_COLUMNS, 's.')}, s.body, due.name, due.trace, due.send_after"

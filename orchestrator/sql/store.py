@@ -52,7 +52,7 @@ class SqlStore:
     ) -> None:
         self.schema = schema
         self._settings = settings or ConnectionSettings()
-        self._owned = not isinstance(where, AsyncEngine)
+        self._owned, self._runs_engine = not isinstance(where, AsyncEngine), runs_engine
         self.engine: AsyncEngine = (
             where if isinstance(where, AsyncEngine) else connect(where, self._settings, row_by_row=runs_engine)
         )
@@ -64,8 +64,9 @@ class SqlStore:
         self._cold = Cold(schema)
         self._lock = EngineLock(self._file()) if self._sqlite and runs_engine and self._file() else None
         self._writer = Writer(self.engine, keep=self._owned) if self._sqlite else None
-        # SQLite has one writer: a transaction costs it nothing. Behind a pooler timeouts need a transaction.
-        unlocked = not self._sqlite and not self._settings.external_pooler
+        # SQLite has one writer: a transaction costs it nothing. Behind a pooler timeouts need a transaction. A pool of
+        # one has no connection to keep.
+        unlocked = not self._sqlite and not self._settings.external_pooler and self._settings.pool_size > 1
         trusted = self._settings.trusted_for.total_seconds()
         self._unlocked = Unlocked(self.engine, schema, clock, trusted=trusted) if unlocked else None
 
@@ -101,7 +102,8 @@ class SqlStore:
         async with self.engine.begin() as connection:
             if self._settings.external_pooler:
                 await connection.execute(text(f"SELECT {_SET_TIMEOUTS}"), dict(self._settings.timeouts()))
-            yield SqlTransaction(connection, self._hot, self._cold, self.schema)
+            row_by_row = self._owned and self._runs_engine and not self._settings.external_pooler
+            yield SqlTransaction(connection, self._hot, self._cold, self.schema, row_by_row=row_by_row)
 
     @asynccontextmanager
     async def _sqlite_transaction(self, writer: Writer) -> AsyncGenerator[SqlTransaction]:

@@ -55,6 +55,7 @@ class SqlTransaction:
 
     Args:
         here: the same connection for use in this thread, where its statements wait for nobody.
+        row_by_row: whether the connection was made with `ROW_BY_ROW`.
     """
 
     def __init__(
@@ -65,10 +66,11 @@ class SqlTransaction:
         schema: str | None,
         *,
         here: Connection | None = None,
+        row_by_row: bool = False,
     ) -> None:
         self.connection = connection
         """For statements of one's own in this transaction."""
-        self._here = here
+        self._here, self._row_by_row = here, row_by_row
         self._hot, self._cold, self._schema = hot, cold, schema
         self._now: datetime | None = None
         self._revisions: dict[UUID, int] = {}
@@ -212,7 +214,8 @@ class SqlTransaction:
         if self.connection.dialect.name == "postgresql":
             milliseconds = str(max(1, round(timeout.total_seconds() * 1000)))
             # The author's statements are planned as on any connection.
-            values = {"statement_timeout": milliseconds, **dict.fromkeys(ROW_BY_ROW, "on")}
+            freely = dict.fromkeys(ROW_BY_ROW, "on") if self._row_by_row else {}
+            values = {"statement_timeout": milliseconds, **freely}
             await self.connection.execute(select(*(func.set_config(*value, True) for value in values.items())))
         async with AsyncSession(
             self.connection, join_transaction_mode="create_savepoint", expire_on_commit=False

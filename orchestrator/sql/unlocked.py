@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -81,18 +81,32 @@ class Unlocked:
             try:
                 result = await connection.run_sync(call, *args, **kwargs)
             except BaseException:
-                await self.close()  # whatever it was, the next statement gets one that was asked
+                await self._drop()  # whatever it was, the next statement gets another one
                 raise
             self._used_at = time.monotonic()
             return result
 
     async def _at_hand(self) -> AsyncConnection:
         if self._connection is not None and time.monotonic() - self._used_at > self._trusted:
-            await self.close()
+            try:
+                await self._connection.run_sync(_ask)
+            except self._engine.dialect.loaded_dbapi.Error:
+                await self._drop()
         if self._connection is None:
             connection = await self._engine.connect()
             self._connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
         return self._connection
+
+    async def _drop(self) -> None:
+        if self._connection is not None:
+            with suppress(DBAPIError, OSError):
+                await self._connection.invalidate()
+        await self.close()
+
+
+def _ask(connection: Connection) -> None:
+    """Whether it lives, by the driver's own question."""
+    connection.dialect.do_ping(cast("Any", connection.connection.dbapi_connection))
 
 
 def _ref(saga_id: UUID, row: RowValues) -> CommandRef:

@@ -83,6 +83,19 @@ async def test_nothing_of_a_batch_is_written_if_one_of_its_sagas_was_changed_sin
     assert {k.step for saga in (one, two) for k in (await load(store, saga.id)).steps} == {k.step for k in one.steps}
 
 
+async def test_what_was_decided_while_a_command_of_the_saga_was_claimed_is_not_written(
+    store: Any, clock: MovableClock
+) -> None:
+    saga = await stored(store, command(send_after=NOON))
+    _, found = await store.read_commands([the_command(saga)])
+    clock.move(SECOND)
+    async with store.transaction() as tx:
+        (claimed,) = await tx.claim_unsent(limit=10, grace=SECOND)
+
+    assert claimed.saga_id == saga.id
+    assert not await store.write([adding(found.sagas[saga.id], command("Next", seq=2))], found.now)
+
+
 async def test_what_a_transaction_is_about_to_change_is_not_written_over(store: Any) -> None:
     saga = await stored(store, command())
     _, found = await store.read_commands([the_command(saga)])

@@ -46,7 +46,7 @@ class Shell:
         self.store = ExploredStore(world)
         self.broker = Broker(self.store)
         self._sender = Sender(self.broker, REPLIES, timeout=GRACE / 2, now=lambda: world.now)
-        self._sender.give_back(world.marks, {})
+        self._sender.remember(world.marks)
         self.engine = Engine(registry, self.store, self._sender, EngineSettings(grace=GRACE))
         wake = asyncio.Event()
         replies, events = (Intake(q, wake, prefetch=1, catch_up_limit=GRACE) for q in self.broker.subscriptions)
@@ -71,7 +71,7 @@ class Shell:
         with failpoints.watched(watch):
             try:
                 finished(all_of_it())
-                self.marks = tuple(self._sender.take_marks())
+                self.marks = tuple(self._sender.marks())
                 self.local = self._in_hand()
             except Killed:
                 self.killed = True

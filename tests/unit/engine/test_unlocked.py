@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 import pytest
 
+from messaging.envelope import Envelope
 from orchestrator.engine import Engine
 from orchestrator.instance import SagaStatus, StepKey, StepStatus
 from orchestrator.memory import MemoryStore, MemoryTransaction
@@ -115,7 +118,36 @@ async def test_a_confirmed_command_is_marked_only_if_its_answer_does_not_come_so
     assert bench.saga(silent).steps[FLIGHT].sent_at is None
 
     bench.clock.advance(SECOND)
-    assert bench.sender.take_marks() == [bench.saga(silent).steps[FLIGHT].command_id]
+    assert bench.sender.marks() == [bench.saga(silent).steps[FLIGHT].command_id]
+
+
+async def test_a_deadline_finds_a_mark_that_is_written_by_the_very_transaction(bench: Workbench) -> None:
+    bench.sender = Sender(bench.transport, REPLIES, timeout=SECOND, now=bench.clock.now, marks_after=SECOND)
+    bench.engine = Engine(bench.registry, bench.store, bench.sender)
+    saga_id = await bench.start(1)
+    await bench.wake()
+    await bench.publish()
+
+    bench.clock.advance(BookingFlight.timeout)
+    await bench.wake()
+
+    assert bench.saga(saga_id).steps[FLIGHT].deadline == bench.clock.now() + BookingFlight.timeout
+
+
+async def test_replies_that_need_no_lock_are_told_once_however_often_the_others_are_tried(bench: Workbench) -> None:
+    first = await bench.start(1)
+    await bench.wake()
+    await bench.publish()
+    stranger = Envelope("x", b"{}", correlation_id=str(uuid4()))
+    good, unknown = bench.answer(bench.sent[0]), bench.answer(replace(bench.sent[0], envelope=stranger))
+
+    left = await bench.engine.unlocked([good, unknown])
+    await bench.engine.locked(left)
+    await bench.engine.locked(left)
+
+    assert left == [unknown]
+    assert bench.saga(first).revision == 2
+    assert not bench.store.tables.history
 
 
 async def test_a_process_that_ends_marks_at_once_what_was_confirmed(bench: Workbench) -> None:
