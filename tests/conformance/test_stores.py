@@ -400,8 +400,8 @@ async def test_saving_a_saga_does_not_forget_claims_made_meanwhile_but_a_new_att
     async with store.transaction() as tx:
         await tx.claim_unsent(limit=10, grace=SECOND)
     async with store.transaction() as tx:
-        await tx.lock([saga.id])
-        await tx.save([changing(saga, replace(record, deadline=NOON))])
+        claimed = (await tx.lock([saga.id])).sagas[saga.id]
+        await tx.save([changing(claimed, replace(record, deadline=NOON))])
     again = await load(store, saga.id)
     assert again.steps[record.key].send_attempts == 1
     async with store.transaction() as tx:
