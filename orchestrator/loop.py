@@ -134,7 +134,10 @@ class EngineLoop:
         """Settled before the rest is begun, which may be tried again and again: nothing is to be told twice."""
         try:
             return await self._persistently(lambda: self._engine.unlocked(items))
-        except Exception:  # noqa: BLE001 - under locks the batch is split until the one that raises is alone
+        except Exception as error:  # noqa: BLE001 - under locks the batch is split until the one that raises is alone
+            logger.warning(
+                "%d replies could not be decided together: %s. Deciding them again under locks.", len(items), error
+            )
             return items
 
     async def handle_events(self, deliveries: Sequence[Delivery]) -> None:

@@ -1,7 +1,8 @@
 """Publishes commands after their commit, beside the engine, and remembers what became of each.
 
-Confirmed sends are marks, which the engine's next transaction writes; a mark that is lost costs a second
-copy with the same message id, nothing else. What could not be sent is put off by its own backoff.
+Confirmed sends are marks. A mark waits a while for the answer that says the same; then the engine's next transaction
+writes it. One that is lost costs a second copy with the same message id, nothing else. What could not be sent is put
+off by its own backoff.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class SqlTransaction:
         return self._locked(await self._run(self._hot.lock, saga_ids))
 
     async def lock_due(self, known: Sequence[Pin], *, limit: int, only_new: bool = False) -> Locked:
-        """As `lock`."""
+        """As `lock`; one statement on PostgreSQL where all of them are new."""
         if not known or limit < 1:
             return Locked(await self.now())
         return self._locked(await self._run(self._hot.lock_due, known, limit, only_new=only_new))
@@ -188,7 +188,7 @@ class SqlTransaction:
         return await self._run(start_saga, saga, reuse_key_after_end=reuse_key_after_end, schema=self._schema)
 
     async def save(self, decisions: Sequence[Decision]) -> None:
-        """Five statements at most, one more each for items of a `ForEach`, searchable fields, and kept states.
+        """One statement on PostgreSQL, five at most on SQLite; one more each for items, searchable fields, kept states.
 
         They check the revisions once more.
 
