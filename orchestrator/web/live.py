@@ -23,6 +23,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.errors import UnknownSaga
+from orchestrator.instance import SagaStatus
 from orchestrator.sql.tables import in_schema, saga_instance, saga_step
 from orchestrator.status import SagaFilter, SagaRow, get_saga, list_sagas
 from orchestrator.web.problems import Problem
@@ -136,21 +137,23 @@ def look_at_saga(database: Database, saga_id: UUID) -> Look:
     """Looks at one saga, and is done when it has ended."""
 
     def read(connection: Connection) -> Seen:
-        mark = mark_of_saga(connection, saga_id, database.schema)
+        # The mark tells whether it has ended, not the row: what is read after it may be newer, and is told again then.
+        mark, ended = mark_of_saga(connection, saga_id, database.schema)
         row = get_saga(connection, saga_id, schema=database.schema)
         if row is None:
             raise UnknownSaga(saga_id)
-        return Seen("saga", mark, row, row.status.terminal)
+        return Seen("saga", mark, row, ended)
 
     return lambda: database.read(read)
 
 
-def mark_of_saga(connection: Connection, saga_id: UUID, schema: str | None) -> str:
-    """Another text after each change of a saga."""
+def mark_of_saga(connection: Connection, saga_id: UUID, schema: str | None) -> tuple[str, bool]:
+    """Another text after each change of a saga, and whether it had ended by then."""
     saga, step = in_schema(saga_instance, schema).c, in_schema(saga_step, schema).c
-    revision = connection.scalar(select(saga.revision).where(saga.id == saga_id))
+    found = connection.execute(select(saga.revision, saga.status).where(saga.id == saga_id)).one_or_none()
     of_steps = select(func.max(step.updated_at), func.count(step.sent_at)).where(step.saga_id == saga_id)
-    return _mark([revision, *connection.execute(of_steps).one()])
+    mark = _mark([found and found.revision, *connection.execute(of_steps).one()])
+    return mark, found is not None and SagaStatus(found.status).terminal
 
 
 def look_at_list(database: Database, which: SagaFilter, limit: int) -> Look:

@@ -191,7 +191,7 @@ class _Known:
 
 
 def _known_of(connection: Connection, saga_id: UUID, asked: UUID | None, schema: str | None) -> _Known:
-    mark = mark_of_saga(connection, saga_id, schema)  # first, so that what changes meanwhile is told again
+    mark, _ = mark_of_saga(connection, saga_id, schema)  # first, so that what changes meanwhile is told again
     evidence = read_evidence(connection, saga_id, schema=schema)
     recorded = read_recorded(connection, saga_id, states=MOST_STATES + 1, schema=schema)
     if evidence is None or recorded is None:

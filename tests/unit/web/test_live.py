@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orchestrator.instance import SagaStatus
-from orchestrator.status import SagaFilter
+from orchestrator.status import SagaFilter, SagaRow, get_saga
 from orchestrator.web import live
 from orchestrator.web.database import Database
 from orchestrator.web.live import Seen, Streams, look_at_list, look_at_saga, streamed
@@ -46,6 +47,24 @@ async def test_a_saga_is_told_at_once_after_each_change_and_at_its_end(site: Sit
     assert (first[0], first[1]["status"]) == ("saga", "running")
     assert (changed[0], changed[1]["status"]) == ("saga", "completed")
     assert end == ("end", {})
+
+
+async def test_a_stream_does_not_end_on_a_row_that_is_newer_than_its_mark(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saga = await site.saga(command())
+    look = look_at_saga(Database(site.store.engine), saga.id)
+    before = await look()
+
+    def ended_meanwhile(*args: Any, **kwargs: Any) -> SagaRow | None:
+        row = get_saga(*args, **kwargs)
+        return row and replace(row, status=SagaStatus.COMPLETED)
+
+    monkeypatch.setattr(live, "get_saga", ended_meanwhile)
+    seen = await look()
+
+    assert seen.data.status is SagaStatus.COMPLETED
+    assert (seen.mark, seen.last) == (before.mark, False)  # so the next look tells of it, and then of the end
 
 
 async def test_a_list_is_told_again_when_its_first_page_changes(site: Site) -> None:
