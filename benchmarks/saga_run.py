@@ -31,7 +31,7 @@ from orchestrator import nudge, running
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.sql.connecting import ConnectionSettings, connect
 from orchestrator.sql.migrate import upgrade
-from orchestrator.sql.starting import start_saga_async
+from orchestrator.sql.starting_many import start_sagas
 from orchestrator.start import new_instance
 
 _GIVE_UP_AFTER = 60.0
@@ -86,10 +86,9 @@ async def open_loop(engine: AsyncEngine, ends: Ends, options: argparse.Namespace
 
 async def start(engine: AsyncEngine, workload: Workload, instants: Iterable[tuple[int, datetime]]) -> None:
     """Start the sagas of these numbers in one transaction, each as of its instant."""
+    sagas = [new_instance(workload.saga, workload.state(number), None, "", instant) for number, instant in instants]
     async with engine.begin() as connection:
-        for number, instant in instants:
-            instance = new_instance(workload.saga, workload.state(number), None, "", instant)
-            await start_saga_async(connection, instance)
+        await connection.run_sync(start_sagas, sagas, schema=None)
     nudge.nudge()
 
 

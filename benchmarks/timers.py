@@ -29,7 +29,7 @@ from orchestrator import Delay, Orchestrator, Saga, running
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.sql.connecting import ConnectionSettings, connect
 from orchestrator.sql.migrate import upgrade
-from orchestrator.sql.starting import start_saga_async
+from orchestrator.sql.starting_many import start_sagas
 from orchestrator.start import new_instance
 from orchestrator.watching import Change, Watcher
 from tests.support.databases import fresh_database
@@ -80,10 +80,10 @@ async def started(url: str, first: datetime, options: Namespace) -> None:
     engine, timers = connect(url, ConnectionSettings()), options.per_second * options.seconds
     now = datetime.now(UTC)
     for begin in range(0, timers, _AT_ONCE):
+        due = [first + timedelta(seconds=n / options.per_second) for n in range(begin, min(begin + _AT_ONCE, timers))]
+        sagas = [new_instance(OneTimer, Appointment(at=instant), None, "", now) for instant in due]
         async with engine.begin() as connection:
-            for number in range(begin, min(begin + _AT_ONCE, timers)):
-                state = Appointment(at=first + timedelta(seconds=number / options.per_second))
-                await start_saga_async(connection, new_instance(OneTimer, state, None, "", now))
+            await connection.run_sync(start_sagas, sagas, schema=None)
     await engine.dispose()
 
 

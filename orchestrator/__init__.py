@@ -18,11 +18,12 @@ from orchestrator.instance import BlockedReason, SagaStatus
 if TYPE_CHECKING:
     from messaging.retry import Retry
     from orchestrator.app import Orchestrator, run, running
-    from orchestrator.client import BlockingSagaClient, SagaClient, SagaNotEnded, StartedSaga
+    from orchestrator.client import BlockingSagaClient, SagaClient, SagaNotEnded
     from orchestrator.definition import Saga
     from orchestrator.searchable import Searchable, SearchValue
     from orchestrator.settings import OrchestratorSettings
     from orchestrator.start_messages import start_later
+    from orchestrator.starting import StartedSaga
     from orchestrator.steps import (
         Delay,
         ForEach,
@@ -98,7 +99,7 @@ _LATER = {
     "BlockingSagaClient": "orchestrator.client",
     "SagaClient": "orchestrator.client",
     "SagaNotEnded": "orchestrator.client",
-    "StartedSaga": "orchestrator.client",
+    "StartedSaga": "orchestrator.starting",
     "OrchestratorSettings": "orchestrator.settings",
     "start_later": "orchestrator.start_messages",
 }

@@ -8,19 +8,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
 from sqlalchemy import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from messaging.current_trace import current_trace
-from messaging.sql.sessions import CoroutineSession
-from messaging.sql.writing import after_commit
 from orchestrator import nudge
 from orchestrator.asking_holds import HoldsDefinitions, HoldsDefinitionsBlocking
 from orchestrator.asking_upgrades import AsksUpgrades, AsksUpgradesBlocking
@@ -32,8 +27,7 @@ from orchestrator.instance import SagaStatus
 from orchestrator.searchable import SearchValue, asked
 from orchestrator.sql import client_statements as statements
 from orchestrator.sql.erasing import ERASED
-from orchestrator.sql.starting import start_saga
-from orchestrator.start import new_instance
+from orchestrator.starting import StartsSagas, StartsSagasBlocking
 from orchestrator.status import SagaFilter, SagaRow, StatusReader, get_saga, list_sagas, missing
 
 S = TypeVar("S", bound=BaseModel)
@@ -52,15 +46,7 @@ class SagaNotEnded(SagaError, TimeoutError):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class StartedSaga:
-    """What a start brought: `created` is False when a saga with this key was there already."""
-
-    id: UUID
-    created: bool
-
-
-class SagaClient(AsksUpgrades, ErasesSagas, HoldsDefinitions):
+class SagaClient(StartsSagas, AsksUpgrades, ErasesSagas, HoldsDefinitions):
     """Sagas from asyncio.
 
     Args:
@@ -71,41 +57,6 @@ class SagaClient(AsksUpgrades, ErasesSagas, HoldsDefinitions):
     def __init__(self, engine: AsyncEngine, *, schema: str | None = None) -> None:
         self._engine, self._schema = engine, schema
         self._reader = StatusReader(engine, schema=schema)
-
-    async def start(
-        self,
-        saga: type[Saga[S]],
-        state: S,
-        *,
-        key: str | None = None,
-        session: CoroutineSession | None = None,
-        trace: str = "",
-    ) -> StartedSaga:
-        """Start a saga, in the caller's transaction if a session on the orchestrator's database is given.
-
-        Rolled back with it, nothing has happened; it begins once that has committed. Another start with
-        the same key, now or later, returns the first saga's id and `created=False`, also when that one was purged.
-
-        Args:
-            saga: its class.
-            state: what it starts with.
-            key: unique among the sagas of this name.
-            session: whose transaction it is part of.
-            trace: W3C traceparent, and after a space tracestate; OpenTelemetry's current span if empty.
-
-        Raises:
-            StateUnusable: the state cannot be stored. Nothing was started.
-        """
-        trace = trace or current_trace()
-
-        def work(connection: Connection) -> StartedSaga:
-            return _start(connection, saga, state, key, trace, self._schema)
-
-        if session is None:
-            return await self._write(work)
-        after_commit(session, nudge.nudge)
-        connection = session if isinstance(session, AsyncConnection) else await session.connection()
-        return await connection.run_sync(work)
 
     async def get(self, saga_id: UUID) -> SagaRow:
         """Read one saga.
@@ -178,28 +129,11 @@ class SagaClient(AsksUpgrades, ErasesSagas, HoldsDefinitions):
         return result
 
 
-class BlockingSagaClient(AsksUpgradesBlocking, ErasesSagasBlocking, HoldsDefinitionsBlocking):
+class BlockingSagaClient(StartsSagasBlocking, AsksUpgradesBlocking, ErasesSagasBlocking, HoldsDefinitionsBlocking):
     """Sagas from threads, scripts, Django and Flask; each method as in `SagaClient`."""
 
     def __init__(self, engine: Engine, *, schema: str | None = None) -> None:
         self._engine, self._schema = engine, schema
-
-    def start(
-        self,
-        saga: type[Saga[S]],
-        state: S,
-        *,
-        key: str | None = None,
-        session: Session | scoped_session[Any] | Connection | None = None,
-        trace: str = "",
-    ) -> StartedSaga:
-        """Start a saga, in the caller's transaction if a session is given; see `SagaClient.start`."""
-        trace = trace or current_trace()
-        if session is None:
-            return self._write(lambda c: _start(c, saga, state, key, trace, self._schema))
-        after_commit(session, nudge.nudge)
-        connection = session if isinstance(session, Connection) else session.connection()
-        return _start(connection, saga, state, key, trace, self._schema)
 
     def get(self, saga_id: UUID) -> SagaRow:
         """Read one saga; see `SagaClient.get`."""
@@ -253,14 +187,6 @@ class BlockingSagaClient(AsksUpgradesBlocking, ErasesSagasBlocking, HoldsDefinit
             result = work(connection)
         nudge.nudge()
         return result
-
-
-def _start(
-    connection: Connection, saga: type[Saga[S]], state: S, key: str | None, trace: str, schema: str | None
-) -> StartedSaga:
-    instance = new_instance(saga, state, key, trace, datetime.now(UTC))
-    saga_id, created = start_saga(connection, instance, reuse_key_after_end=saga.reuse_key_after_end, schema=schema)
-    return StartedSaga(saga_id, created)
 
 
 def _state(connection: Connection, saga: type[Saga[S]], saga_id: UUID, schema: str | None) -> S:

@@ -17,10 +17,10 @@ from orchestrator.cli.report import reported
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from orchestrator.client import StartedSaga
     from orchestrator.definition import Saga
     from orchestrator.registry import SagaRegistry
     from orchestrator.settings import OrchestratorSettings
+    from orchestrator.starting import StartedSaga
     from orchestrator.status import SagaRow
 
 _FOREVER = timedelta(days=365)

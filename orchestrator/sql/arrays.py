@@ -11,7 +11,7 @@ from typing import Any, Final
 from orchestrator.sql.rows import RowValues
 
 _TYPES: Final = {
-    **dict.fromkeys(("id", "saga_id", "command_id"), "uuid"),
+    **dict.fromkeys(("id", "saga_id", "command_id", "parent_id", "root_id"), "uuid"),
     **dict.fromkeys(
         (
             *("version", "schema_version", "revision", "seq"),

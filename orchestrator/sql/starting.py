@@ -19,11 +19,12 @@ from sqlalchemy.orm import Session
 from orchestrator.instance import SagaInstance, SagaStatus
 from orchestrator.sql.rows import INSTANCE_COLUMNS, new_instance_values
 from orchestrator.sql.search import write_search
-from orchestrator.sql.states import write_first_state
+from orchestrator.sql.states import write_first_states
 from orchestrator.sql.tables import in_schema, saga_instance, saga_key
 
 _TERMINAL: Final = [status.value for status in SagaStatus if status.terminal]
-_KEY_COLUMNS: Final = {"name": "name", "business_key": "business_key", "saga_id": "id", "created_at": "started_at"}
+KEY_COLUMNS: Final = {"name": "name", "business_key": "business_key", "saga_id": "id", "created_at": "started_at"}
+"""Of `saga_key`, each with the column of the instance that it is filled from."""
 
 
 def start_saga(
@@ -50,7 +51,7 @@ def start_saga(
     if created and saga.search:
         write_search(connection, {saga_id: saga.search}, schema)
     if created and saga.keeps_state:
-        write_first_state(connection, saga, schema)
+        write_first_states(connection, [saga], schema)
     return saga_id, created
 
 
@@ -131,7 +132,7 @@ def _insert(dialect: str, schema: str | None) -> Any:
 @lru_cache
 def _insert_key(schema: str | None) -> Any:
     key = in_schema(saga_key, schema)
-    values: dict[str, Any] = {column: bindparam(source) for column, source in _KEY_COLUMNS.items()}
+    values: dict[str, Any] = {column: bindparam(source) for column, source in KEY_COLUMNS.items()}
     return sqlite.insert(key).values(values).on_conflict_do_nothing()
 
 
@@ -139,7 +140,7 @@ def _insert_key(schema: str | None) -> Any:
 def _insert_both_at_once(schema: str | None) -> Any:
     key, instance = in_schema(saga_key, schema), in_schema(saga_instance, schema)
     values: dict[str, Any] = {
-        column: bindparam(source, type_=key.c[column].type) for column, source in _KEY_COLUMNS.items()
+        column: bindparam(source, type_=key.c[column].type) for column, source in KEY_COLUMNS.items()
     }
     taken = postgresql.insert(key).values(values).on_conflict_do_nothing().returning(key.c.saga_id).cte("taken")
     row = select(*(bindparam(column, type_=instance.c[column].type) for column in INSTANCE_COLUMNS))

@@ -23,11 +23,13 @@ def write_states(connection: Connection, decisions: Sequence[Decision], now: dat
     connection.execute(insert(in_schema(saga_state, schema)), rows)
 
 
-def write_first_state(connection: Connection, saga: SagaInstance, schema: str | None) -> None:
-    """Keep the state that a saga begins with."""
-    first = KeptState(StepKey(""), STARTED, saga.state, saga.pin.version)
-    row = _row(saga, saga.revision, 0, first, saga.started_at)
-    connection.execute(insert(in_schema(saga_state, schema)), [row])
+def write_first_states(connection: Connection, sagas: Sequence[SagaInstance], schema: str | None) -> None:
+    """Keep the states that sagas begin with."""
+    if not sagas:
+        return
+    first = [(saga, KeptState(StepKey(""), STARTED, saga.state, saga.pin.version)) for saga in sagas]
+    rows = [_row(saga, saga.revision, 0, kept, saga.started_at) for saga, kept in first]
+    connection.execute(insert(in_schema(saga_state, schema)), rows)
 
 
 def _row(saga: SagaInstance, revision: int, position: int, kept: KeptState, at: datetime) -> dict[str, Any]:
