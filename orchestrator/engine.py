@@ -32,7 +32,15 @@ from orchestrator.signal_codec import EVENT, signal_from_row
 from orchestrator.signals import CodeFailed, DeadlinePassed, EventMatched
 from orchestrator.start_messages import start_types
 from orchestrator.store import SagaStore, StoreTransaction
-from orchestrator.store_records import CommandRef, EventMatch, Locked, SagaCommand, StoredSignal, UnmatchedMessage
+from orchestrator.store_records import (
+    CommandRef,
+    DueWork,
+    EventMatch,
+    Locked,
+    SagaCommand,
+    StoredSignal,
+    UnmatchedMessage,
+)
 from orchestrator.telling import Telling
 from orchestrator.unlocked import received, tell_unlocked
 from orchestrator.watching import Watching
@@ -336,9 +344,9 @@ class Engine:
                 batch.tell(saga_id, CodeFailed("", f"{type(error).__name__}: {error}"))
             await batch.save(tx)
 
-    async def has_due(self) -> bool:
-        """Whether the scans may find something."""
-        return await self._store.has_due()
+    async def due(self) -> DueWork:
+        """What the scans may find."""
+        return await self._store.due()
 
     async def claim_unsent(self) -> int:
         """Find commands that are due and not on their way, and hand them to the sender; return how many."""

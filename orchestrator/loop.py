@@ -24,6 +24,7 @@ from orchestrator.engine import Engine
 from orchestrator.incoming import Events, Read, Reply, Start, Undecodable, Unmatched, read_event, read_reply
 from orchestrator.intake import Intake
 from orchestrator.registry import SagaRegistry
+from orchestrator.store_records import DueWork
 from orchestrator.watching import nothing
 
 logger = logging.getLogger(__name__)
@@ -213,12 +214,13 @@ class EngineLoop:
         """New and due sagas, signals, unsent commands, news of the sender; again while there is more."""
         self._soon = False
         more = [await self._scan(lambda _: self._engine.settle_locks())]
-        if self._nudged or await self._something_is_due():
-            more += [
-                await self._take_on_sagas(),
-                await self._scan(self._engine.signals),
-                await self._scan(lambda _: self._engine.claim_unsent()),
-            ]
+        due = await self._due()
+        if self._nudged or due.sagas:
+            more.append(await self._take_on_sagas())
+        if due.signals:
+            more.append(await self._scan(self._engine.signals))
+        if due.commands:
+            more.append(await self._scan(lambda _: self._engine.claim_unsent()))
         await self._scan(lambda _: self._engine.flush_marks())
         now = asyncio.get_running_loop().time()
         if now >= self._next_sweep:
@@ -227,13 +229,13 @@ class EngineLoop:
             self._next_sweep = now + self._settings.sweep.total_seconds()
         self._next_poll = now if self._soon or any(more) else now + self._settings.poll.total_seconds()
 
-    async def _something_is_due(self) -> bool:
-        """One look instead of three scans: most find a database at rest."""
+    async def _due(self) -> DueWork:
+        """One look says which of three scans are worth their transactions: mostly none, or new sagas alone."""
         await self._caught_up()  # it needs more than one call
         try:
-            return await self._engine.has_due()
+            return await self._engine.due()
         except Exception:  # noqa: BLE001 - the scans say what is wrong
-            return True
+            return DueWork(sagas=True, signals=True, commands=True)
 
     async def _caught_up(self) -> bool:
         return await self._replies.caught_up() and await self._events.caught_up()

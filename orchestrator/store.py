@@ -23,6 +23,7 @@ from orchestrator.signals import Decision, LockChange
 from orchestrator.store_records import (
     AuditEntry,
     CommandRef,
+    DueWork,
     EventMatch,
     HeldLock,
     Locked,
@@ -405,8 +406,8 @@ class SagaStore(Protocol):
         """
         ...
 
-    async def has_due(self) -> bool:
-        """Whether a scan may find something: a saga whose time has come, a pending signal, a command to be sent.
+    async def due(self) -> DueWork:
+        """Look at what the scans may find.
 
         One look, outside of any transaction. What this process cannot take on counts as well.
         """

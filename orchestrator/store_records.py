@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from orchestrator.instance import SagaInstance, StepKey, StepRecord
@@ -30,6 +31,14 @@ class Locked:
 
     now: datetime
     sagas: Mapping[UUID, SagaInstance] = field(default_factory=dict[UUID, SagaInstance])
+
+
+class DueWork(NamedTuple):
+    """Whether the scans may find something: sagas whose time has come, pending signals, commands to be sent."""
+
+    sagas: bool
+    signals: bool
+    commands: bool
 
 
 @dataclass(frozen=True, slots=True)

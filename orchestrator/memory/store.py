@@ -25,7 +25,7 @@ from orchestrator.memory.tables import MemoryTables
 from orchestrator.rising_ids import RisingIds
 from orchestrator.signals import Decision
 from orchestrator.store import Clock
-from orchestrator.store_records import AuditEntry, CommandRef, Locked, UnmatchedMessage
+from orchestrator.store_records import AuditEntry, CommandRef, DueWork, Locked, UnmatchedMessage
 
 T = TypeVar("T")
 
@@ -116,13 +116,15 @@ class MemoryStore:
             await tx.save(decisions)
         return True
 
-    async def has_due(self) -> bool:
-        """Whether a scan may find something."""
+    async def due(self) -> DueWork:
+        """What the scans may find."""
         now, tables = self._clock.now(), self.tables
-        if any(wake_at <= now for wake_at in tables.wakes.values()) or any(k.pending for k in tables.signals.values()):
-            return True
         unsent = (tables.sagas[saga_id].steps[key].send_after for saga_id, key in tables.unsent)
-        return any(send_after is not None and send_after <= now for send_after in unsent)
+        return DueWork(
+            any(wake_at <= now for wake_at in tables.wakes.values()),
+            any(kept.pending for kept in tables.signals.values()),
+            any(send_after is not None and send_after <= now for send_after in unsent),
+        )
 
     def is_transient(self, error: BaseException) -> bool:
         """Nothing here gets better by itself but a lost race."""

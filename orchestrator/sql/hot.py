@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from orchestrator.instance import Pin, SagaInstance
 from orchestrator.signal_codec import ACTIONS, UPGRADE
 from orchestrator.signals import Decision
-from orchestrator.store_records import CommandRef, SagaCommand
+from orchestrator.store_records import CommandRef, DueWork, SagaCommand
 
 _PENDING: Final = (
     "i.id IN (SELECT saga_id FROM {saga_signal} "  # noqa: S608 - a constant of ours
@@ -39,8 +39,8 @@ class Hot(Protocol):
         """The database's current instant, or the clock's that stands in for it."""
         ...
 
-    def has_due(self, connection: Connection) -> bool:
-        """Whether something is due, or pending, along three indexes."""
+    def due(self, connection: Connection) -> DueWork:
+        """What is due, or pending, along three indexes."""
         ...
 
     def lock_commands(
@@ -83,15 +83,15 @@ class Hot(Protocol):
 
 
 # The first of each index, and no EXISTS: for one, a planner that expects a third of all rows to be due reads the table.
-HAS_DUE: Final = (
+DUE: Final = (
     "SELECT COALESCE((SELECT wake_at FROM {saga_instance} "
-    "WHERE wake_at IS NOT NULL ORDER BY wake_at LIMIT 1) <= :now, FALSE) "
-    "OR (SELECT saga_id FROM {saga_signal} "
-    "WHERE taken_at IS NULL AND error = '' ORDER BY saga_id LIMIT 1) IS NOT NULL "
-    "OR COALESCE((SELECT send_after FROM {saga_step} "
+    "WHERE wake_at IS NOT NULL ORDER BY wake_at LIMIT 1) <= :now, FALSE), "
+    "(SELECT saga_id FROM {saga_signal} "
+    "WHERE taken_at IS NULL AND error = '' ORDER BY saga_id LIMIT 1) IS NOT NULL, "
+    "COALESCE((SELECT send_after FROM {saga_step} "
     "WHERE send_after IS NOT NULL ORDER BY send_after LIMIT 1) <= :now, FALSE)"
 )
-"""Whether something is due at `:now`; write it through `named`."""
+"""What is due at `:now`, as `DueWork` has it; write it through `named`."""
 
 
 def named(schema: str | None, statement: str) -> str:

@@ -18,7 +18,7 @@ from orchestrator.errors import ConcurrentUpdate
 from orchestrator.instance import Pin, SagaStatus
 from orchestrator.signals import Decision
 from orchestrator.sql.arrays import listed
-from orchestrator.sql.hot import HAS_DUE, SIGNALLED, Loaded, known_pins, named
+from orchestrator.sql.hot import DUE, SIGNALLED, Loaded, known_pins, named
 from orchestrator.sql.items import with_items
 from orchestrator.sql.rows import (
     INSTANCE_COLUMNS,
@@ -31,7 +31,7 @@ from orchestrator.sql.rows import (
 from orchestrator.sql.statements import Statement
 from orchestrator.sql.writes import ATTEMPT_COLUMNS, STEP_KEY, Writes
 from orchestrator.store import Clock
-from orchestrator.store_records import CommandRef, SagaCommand
+from orchestrator.store_records import CommandRef, DueWork, SagaCommand
 
 # In a query of its own it is read once, so that an index can be searched for it.
 _NOW: Final = "(SELECT COALESCE(CAST(:now AS timestamptz), clock_timestamp()))"
@@ -46,7 +46,7 @@ class PostgresHot:
         self._dialect, self._schema, self._clock = dialect, schema, clock
         self._now = self._statement("SELECT clock_timestamp()")
         self._lock_commands = self._statement(_LOCK_COMMANDS)
-        self._has_due = self._statement(HAS_DUE.replace(":now", _NOW))
+        self._due_now = self._statement(DUE.replace(":now", _NOW))
         self._lock = self._statement(
             f"SELECT {listed(INSTANCE_COLUMNS, 'i.')} FROM {{saga_instance}} i "
             "WHERE i.id = ANY(CAST(:ids AS uuid[])) ORDER BY i.id FOR NO KEY UPDATE"
@@ -72,10 +72,10 @@ class PostgresHot:
         now: datetime = self._now.rows(connection, {})[0][0]
         return now
 
-    def has_due(self, connection: Connection) -> bool:
-        """Whether something is due, by the clock that gives `now`."""
+    def due(self, connection: Connection) -> DueWork:
+        """What is due, by the clock that gives `now`."""
         now = None if self._clock is None else self._clock.now()
-        return bool(self._has_due.rows(connection, {"now": now})[0][0])
+        return DueWork(*self._due_now.rows(connection, {"now": now})[0])
 
     def lock_commands(
         self, connection: Connection, command_ids: Sequence[UUID]

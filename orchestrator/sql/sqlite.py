@@ -22,7 +22,7 @@ from orchestrator.errors import ConcurrentUpdate
 from orchestrator.instance import Pin, SagaInstance, SagaStatus, StepKey
 from orchestrator.rising_ids import new_id
 from orchestrator.signals import Decision
-from orchestrator.sql.hot import HAS_DUE, SIGNALLED, Loaded, known_pins, named
+from orchestrator.sql.hot import DUE, SIGNALLED, Loaded, known_pins, named
 from orchestrator.sql.items import with_items
 from orchestrator.sql.rows import (
     INSTANCE_COLUMNS,
@@ -39,14 +39,14 @@ from orchestrator.sql.rows import (
 )
 from orchestrator.sql.types import id_from_text, id_text, instant_text
 from orchestrator.store import Clock
-from orchestrator.store_records import CommandRef, SagaCommand
+from orchestrator.store_records import CommandRef, DueWork, SagaCommand
 
 _STEP_KEY: Final = ("saga_id", "step", "direction", "branch")
 _ATTEMPT_COLUMNS: Final = ("command_id", "saga_id", "step", "direction", "branch", "round", "attempt")
 _HISTORY_COLUMNS: Final = ("id", "saga_id", "at", "kind", "step", "text")
 _instance_of, _step_of = from_text(INSTANCE_COLUMNS), from_text(STEP_COLUMNS)
 _instance_text, _step_text = to_text(UPDATED_INSTANCE_COLUMNS), to_text(WRITTEN_STEP_COLUMNS)
-_HAS_DUE: Final = named(None, HAS_DUE)
+_DUE: Final = named(None, DUE)
 _LIVE: Final = ", ".join(f"'{status.value}'" for status in SagaStatus if not status.terminal)
 
 
@@ -97,9 +97,9 @@ class SqliteHot:
         """The process' clock: there is one engine a file."""
         return self._clock.now()
 
-    def has_due(self, connection: Connection) -> bool:
-        """Whether something is due."""
-        return bool(_read(connection, _HAS_DUE, {"now": instant_text(self._clock.now())})[0][0])
+    def due(self, connection: Connection) -> DueWork:
+        """What is due."""
+        return DueWork(*map(bool, _read(connection, _DUE, {"now": instant_text(self._clock.now())})[0]))
 
     def lock_commands(
         self, connection: Connection, command_ids: Sequence[UUID]

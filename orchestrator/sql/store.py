@@ -24,7 +24,7 @@ from orchestrator.sql.transaction import SqlTransaction
 from orchestrator.sql.unlocked import Unlocked
 from orchestrator.sql.writer import Writer
 from orchestrator.store import Clock
-from orchestrator.store_records import CommandRef, Locked
+from orchestrator.store_records import CommandRef, DueWork, Locked
 
 _SET_TIMEOUTS: Final = ", ".join(f"set_config('{name}', :{name}, true)" for name in ConnectionSettings().timeouts())
 
@@ -125,13 +125,13 @@ class SqlStore:
             raise RuntimeError("write() belongs to read_commands(), which gives nothing here; use a transaction")
         return await self._unlocked.write(decisions, now)
 
-    async def has_due(self) -> bool:
+    async def due(self) -> DueWork:
         """One statement, which locks nothing."""
         if self._writer is not None:
-            return await self._writer.read(self._hot.has_due)
+            return await self._writer.read(self._hot.due)
         async with self.engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
-            return await connection.run_sync(self._hot.has_due)
+            return await connection.run_sync(self._hot.due)
 
     def is_transient(self, error: BaseException) -> bool:
         """By SQLSTATE and errno; a lost race is transient too."""

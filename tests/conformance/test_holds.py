@@ -110,7 +110,7 @@ async def test_a_saga_of_a_held_version_does_not_begin_until_it_is_released(shop
     kept = await process.saga(saga_id)
     assert (kept.seq, kept.status, kept.wake_at) == (0, SagaStatus.RUNNING, shop.clock.now() + HOUR)
     assert (kept.revision, kept.updated_at) == (before.revision, before.updated_at)
-    assert not await shop.store.has_due()
+    assert not any(await shop.store.due())
 
     await shop.release(version=1)
     await process.settle()
@@ -236,7 +236,7 @@ async def test_a_held_saga_whose_version_no_process_has_is_not_blocked(shop: Sho
     await new.keeper.beat()
 
     assert (await new.saga(saga_id)).status is SagaStatus.RUNNING
-    assert not await shop.store.has_due()
+    assert not any(await shop.store.due())
     await shop.release()
     await old.settle()
     assert (await new.saga(saga_id)).current_step == "Flight"

@@ -596,3 +596,16 @@ async def test_opening_again_after_closing_finds_everything(store: Any) -> None:
 def test_an_error_of_the_author_is_not_transient_and_a_lost_race_is(store: Any) -> None:
     assert store.is_transient(ConcurrentUpdate(uuid4(), 1))
     assert not store.is_transient(ZeroDivisionError())
+
+
+async def test_what_is_due_is_told_by_kind(store: Any, clock: MovableClock) -> None:
+    saga = await started(store, command(send_after=NOON + 2 * HOUR), wake_at=NOON + HOUR)
+    assert await store.due() == (False, False, False)
+
+    clock.move(HOUR)
+    assert await store.due() == (True, False, False)
+    clock.move(HOUR)
+    assert await store.due() == (True, False, True)
+    async with store.transaction() as tx:
+        await tx.add_signals([NewSignal(saga.id, "cancel", "{}")])
+    assert await store.due() == (True, True, True)
