@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -51,6 +51,8 @@ class Batch:
         self.now = locked.now
         self.marked: Set[UUID] = frozenset()
         """Attempts that were marked as sent before anything was decided."""
+        self.written: Sequence[Decision] = ()
+        """What `sending` gave, which is what is written."""
 
     def saga(self, saga_id: UUID) -> SagaInstance | None:
         """A saga as decided so far."""
@@ -117,7 +119,8 @@ class Batch:
             ids = {**_ids_of(self._locked.sagas[saga_id]), "saga_step": raised.step}
             logger.error("Saga %s is blocked until its code is mended", saga_id, exc_info=raised, extra=ids)
         commands: list[SagaCommand] = []
-        return [self._with_sends(decision, commands) for decision in self._decided.values()], commands
+        self.written = decisions = [self._with_sends(decision, commands) for decision in self._decided.values()]
+        return decisions, commands
 
     async def save(self, tx: StoreTransaction) -> list[SagaCommand]:
         """Write everything; return the commands to publish once the transaction has committed."""

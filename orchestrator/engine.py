@@ -16,6 +16,7 @@ from uuid import UUID
 
 from messaging import failpoints
 from messaging.codec import DEFAULT_LIMITS, Limits
+from orchestrator.at_hand import AtHand
 from orchestrator.batch import Batch
 from orchestrator.errors import ConcurrentUpdate
 from orchestrator.event_starts import start_by_events
@@ -76,8 +77,10 @@ class Engine:
         settings: EngineSettings | None = None,
         *,
         watching: Watching | None = None,
+        at_hand: AtHand | None = None,
     ) -> None:
         self._registry, self._store, self._sender = registry, store, sender
+        self._sagas = at_hand or AtHand(store)
         self.watching = watching
         self.settings = settings or EngineSettings()
         self.holds = Holds()
@@ -111,15 +114,24 @@ class Engine:
     async def unlocked(self, items: Sequence[Reply | Unmatched]) -> Sequence[Reply | Unmatched]:
         """Decide, without a transaction around it, replies that need none; return what is left for `locked`."""
         ids = [item.command_id for item in items if isinstance(item, Reply)]
-        read = await self._store.read_commands(ids) if ids else None
+        left = await self._decided(items, ids)
+        if left is None and self._sagas.forget(ids):  # somebody has changed one of them: see what it is now
+            left = await self._decided(items, ids)
+        return items if left is None else left
+
+    async def _decided(
+        self, items: Sequence[Reply | Unmatched], ids: Sequence[UUID]
+    ) -> Sequence[Reply | Unmatched] | None:
+        """What is left once the rest is written; None: one of the sagas was changed since, and nothing was written."""
+        read = await self._sagas.read_commands(ids) if ids else None
         if read is None:
             return items
-        batch = self._batch(read[1])
+        batch = self._deciding(read[1])
         left = tell_unlocked(batch, items, read[0])
         decisions, commands = batch.sending()
         failpoints.reached("engine.decided")
         if decisions and not await self._store.write(decisions, batch.now):
-            return items
+            return None
         await self._committed(batch, commands)
         return left
 
@@ -352,6 +364,7 @@ class Engine:
         """Find commands that are due and not on their way, and hand them to the sender; return how many."""
         async with self._store.transaction() as tx:
             commands = await tx.claim_unsent(limit=self.settings.batch, grace=self.settings.grace)
+        self._sagas.forget(command.record.command_id for command in commands if command.record.command_id)
         if commands:
             failpoints.reached("engine.sends_claimed")
             await self._sender.send(commands)
@@ -378,6 +391,10 @@ class Engine:
             self.watching.committed(batch.changes)
 
     def _batch(self, locked: Locked) -> Batch:
+        self._sagas.saw(locked.now)
+        return self._deciding(locked)
+
+    def _deciding(self, locked: Locked) -> Batch:
         failpoints.reached("engine.loaded")
         return Batch(self._registry, locked, grace=self.settings.grace)
 
@@ -396,14 +413,23 @@ class Engine:
             self._sender.give_back(problems)
             raise
         self._sender.forget(marks)
-        await self._committed(batch, commands, marked=bool(marks))
+        await self._committed(batch, commands, marks=marks, put_off=problems)
 
-    async def _committed(self, batch: Batch, commands: Sequence[SagaCommand], *, marked: bool = False) -> None:
+    async def _committed(
+        self,
+        batch: Batch,
+        commands: Sequence[SagaCommand],
+        *,
+        marks: Iterable[UUID] = (),
+        put_off: Iterable[UUID] = (),
+    ) -> None:
         """What follows a commit: publish, and tell whom it concerns."""
         failpoints.reached("engine.committed")
-        if marked:
+        if marks:
             failpoints.reached("engine.marked")
         self._sender.forget(batch.sent)
+        self._sagas.keep(batch.written)
+        self._sagas.forget((*marks, *put_off))
         if self.watching is not None:
             self.watching.committed(batch.changes)
         await self._sender.send(commands)

@@ -15,6 +15,7 @@ from messaging.splitting import subscribed
 from messaging.transport import Binding, QueueSpec, Subscription, Transport
 from orchestrator import nudge
 from orchestrator.alarms import checks_of
+from orchestrator.at_hand import AtHand
 from orchestrator.engine import Engine, EngineSettings
 from orchestrator.errors import InstallationMismatch
 from orchestrator.holding_failing import HoldsFailing
@@ -35,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 _MARKS_AFTER: Final = timedelta(milliseconds=500)
 """Most commands are answered sooner, and need no mark: an answer says that they were sent."""
+
+_AT_HAND: Final = 2000
+"""Sagas kept in memory between their batches: some 10 MB."""
 
 
 class Outbox(Protocol):
@@ -136,7 +140,10 @@ class OrchestratorService:
         engine_settings = EngineSettings(
             settings.batch, grace, settings.seconds("keep_events"), settings.seconds("needs_version"), limits
         )
-        self._engine = Engine(self._registry, self._store, self._sender, engine_settings, watching=self._watching)
+        sagas = AtHand(self._store, _AT_HAND if self._store.writes_unlocked else 0)
+        self._engine = Engine(
+            self._registry, self._store, self._sender, engine_settings, watching=self._watching, at_hand=sagas
+        )
         self._local = LocalRunner(self._engine.run_local)
         self._engine.local_due = self._local.take
         if self._outbox:

@@ -111,6 +111,11 @@ class SqlStore:
             here = None if using.inside is None else using.inside.connection
             yield SqlTransaction(using.connection, self._hot, self._cold, self.schema, here=here)
 
+    @property
+    def writes_unlocked(self) -> bool:
+        """On PostgreSQL without a pooler."""
+        return self._unlocked is not None
+
     async def read_commands(self, command_ids: Sequence[UUID]) -> tuple[Mapping[UUID, CommandRef], Locked] | None:
         """One statement on PostgreSQL; None on SQLite, and behind a pooler."""
         return None if self._unlocked is None else await self._unlocked.read(command_ids)

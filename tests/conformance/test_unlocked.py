@@ -11,7 +11,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Connection, text
 
-from orchestrator.instance import ITEMS, SagaInstance
+from orchestrator.at_hand import AtHand
+from orchestrator.instance import ITEMS, SagaInstance, SagaStatus, StepStatus
 from orchestrator.roster import Roster
 from orchestrator.signals import Decision, Note, Replaced
 from orchestrator.sql import SqlStore, unlocked
@@ -191,3 +192,30 @@ async def test_the_statements_of_a_local_step_are_planned_as_on_any_connection(m
         assert (await tx.connection.exec_driver_sql("SHOW enable_hashjoin")).scalar_one() == "off"
         async with tx.session(timeout=SECOND * 30) as session:
             assert (await session.execute(text("SHOW enable_hashjoin"))).scalar_one() == "on"
+
+
+@ON_POSTGRESQL
+async def test_sagas_at_hand_are_what_the_database_has_and_cost_no_read_until_somebody_changes_them(
+    store: Any, clock: MovableClock
+) -> None:
+    sagas = AtHand(store, 10, clock)
+    before = await stored(store, command())
+    _, found = await store.read_commands([the_command(before)])
+    undone = replace(command("Next", seq=2), command_id=uuid4())
+    (first,) = found.sagas[before.id].steps.values()
+    first = replace(first, status=StepStatus.SUCCEEDED, send_after=None, sent_at=NOON, reply="{}", ended_at=NOON)
+    decision = adding(changing(found.sagas[before.id], first).instance, undone)
+    decision = replace(decision, changed=(first.key,))
+    assert await store.write([decision], NOON)
+    sagas.keep([decision])
+
+    assert await sagas.read_commands([undone.command_id]) == await store.read_commands([undone.command_id])
+
+    async with store.transaction() as tx:
+        locked = (await tx.lock([before.id])).sagas[before.id]
+        await tx.save([changing(locked, status=SagaStatus.COMPENSATING)])
+    refs, at_hand = await sagas.read_commands([undone.command_id])
+    assert at_hand.sagas[before.id].status is SagaStatus.RUNNING  # out of date, and so nothing is written
+    assert not await store.write([adding(at_hand.sagas[before.id], command("Third", seq=3))], NOON)
+    assert sagas.forget(refs)
+    assert await sagas.read_commands([undone.command_id]) == await store.read_commands([undone.command_id])

@@ -17,6 +17,7 @@ from messaging.errors import PublishError
 from messaging.memory import MemoryTransport
 from messaging.messages import Command, Event, Reply
 from messaging.transport import Delivery, Outgoing, QueueSpec
+from orchestrator.at_hand import AtHand
 from orchestrator.definition import Saga
 from orchestrator.engine import Engine, EngineSettings
 from orchestrator.incoming import Events, read_event, read_reply
@@ -150,6 +151,8 @@ class Workbench:
     clock: StandingClock = field(default_factory=StandingClock)
     transport: RecordingTransport = field(default_factory=RecordingTransport)
     watching: Watching | None = None
+    at_hand: int = 2000
+    """So many sagas are kept between their batches."""
 
     def __post_init__(self) -> None:
         self.on_store(MemoryStore(self.clock))
@@ -160,7 +163,8 @@ class Workbench:
         self.registry = SagaRegistry([BookTrip])
         self.sender = Sender(self.transport, REPLIES, timeout=timedelta(seconds=1), watching=self.watching)
         settings = EngineSettings(batch=50)
-        self.engine = Engine(self.registry, self.store, self.sender, settings, watching=self.watching)
+        sagas = AtHand(self.store, self.at_hand, self.clock)
+        self.engine = Engine(self.registry, self.store, self.sender, settings, watching=self.watching, at_hand=sagas)
 
     async def open(self) -> Workbench:
         """Declare the participants' queues."""
@@ -169,7 +173,7 @@ class Workbench:
 
     def another_process(self) -> Workbench:
         """Another orchestrator on the same database and broker."""
-        other = Workbench(self.clock, self.transport, self.watching)
+        other = Workbench(self.clock, self.transport, self.watching, self.at_hand)
         other.on_store(self.store)
         return other
 

@@ -35,7 +35,7 @@ class MeddledStore(MemoryStore):
 
 @pytest.fixture
 async def bench() -> Workbench:
-    bench = Workbench()
+    bench = Workbench(at_hand=0)
     bench.on_store(MeddledStore(bench.clock))
     return await bench.open()
 
