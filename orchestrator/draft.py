@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from messaging.codec import encode_body
 from messaging.messages import Event
-from orchestrator.copies import copied
+from orchestrator.copies import by_position, copied
 from orchestrator.errors import HookRaised
 from orchestrator.ids import message_id
 from orchestrator.instance import (
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_decision_of: Final = by_position(Decision)
 _BLANK: Final = StepRecord(StepKey(""), 0, StepStatus.WAITING, datetime.min)  # noqa: DTZ901 - replaced in each copy
 
 LOOK_AGAIN: Final = timedelta(hours=1)
@@ -384,7 +385,7 @@ class Draft:
             updated_at=self.now if self.accepted else self.was.updated_at,
             ended_at=self.now if ended_now else self.was.ended_at if self.status.terminal else None,
         )
-        return Decision(
+        return _decision_of(
             instance,
             tuple(self.added),
             tuple(key for key in self.changed if key not in self.added),
@@ -401,6 +402,7 @@ class Draft:
             tuple(self.locks),
             changed_values(self.plan.searchable, self.was.state, self.state),
             tuple(self.states),
+            self.was.updated_at,
         )
 
     def _looks_for_events(self, record: StepRecord) -> bool:

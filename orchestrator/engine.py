@@ -126,7 +126,7 @@ class Engine:
         read = await self._sagas.read_commands(ids) if ids else None
         if read is None:
             return items
-        batch = self._deciding(read[1])
+        batch = self._batch(read[1])
         left = tell_unlocked(batch, items, read[0])
         decisions, commands = batch.sending()
         failpoints.reached("engine.decided")
@@ -391,19 +391,17 @@ class Engine:
             self.watching.committed(batch.changes)
 
     def _batch(self, locked: Locked) -> Batch:
-        self._sagas.saw(locked.now)
-        return self._deciding(locked)
-
-    def _deciding(self, locked: Locked) -> Batch:
         failpoints.reached("engine.loaded")
         return Batch(self._registry, locked, grace=self.settings.grace)
 
     async def _run(self, work: Callable[[StoreTransaction], Awaitable[Batch]], *, alone: bool = False) -> None:
         """One transaction: the work, its decisions, and the sender's news last, unless alone; then publish."""
         marks, problems = ([], {}) if alone else (self._sender.marks(), self._sender.take_problems())
+        begun = self._sagas.seconds()
         try:
             async with self._store.transaction() as tx:
                 batch = await work(tx)
+                self._sagas.saw(batch.now, asked=begun)
                 failpoints.reached("engine.decided")
                 commands: list[SagaCommand] = await batch.save(tx)
                 written = batch.sent

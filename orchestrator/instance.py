@@ -87,10 +87,11 @@ class StepStatus(StrEnum):
     SKIPPED = "skipped"
     """`when` said no; or an operator went on without it, and then it may have happened if it has a command."""
 
-    @property
-    def open(self) -> bool:
-        """Whether something is still awaited."""
-        return self in (StepStatus.OUTSTANDING, StepStatus.WAITING)
+    open: bool
+    """Whether something is still awaited."""
+
+    def __init__(self, word: str) -> None:
+        self.open = word in ("outstanding", "waiting")
 
 
 class Direction(StrEnum):

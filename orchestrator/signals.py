@@ -348,6 +348,8 @@ class Decision:
     locks: tuple[LockChange, ...] = ()
     search: tuple[tuple[str, str | None], ...] = ()
     states: tuple[KeptState, ...] = ()
+    made_on: datetime | None = None
+    """When the saga that it was made on had been updated; None where nobody needs to know."""
 
     @property
     def steps(self) -> Mapping[StepKey, StepRecord]:
@@ -385,6 +387,7 @@ class Decision:
             locks=(*self.locks, *later.locks),
             search=(*self.search, *later.search),
             states=(*self.states, *later.states),
+            made_on=self.made_on,
         )
 
     def _begins_wait(self, after: SagaInstance) -> bool:

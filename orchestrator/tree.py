@@ -5,6 +5,7 @@ A part is looked at for one branch: that of an item inside a `ForEach`, else the
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
 from orchestrator.draft import Draft
@@ -88,12 +89,17 @@ def blocks(leaf: LeafPlan, record: StepRecord) -> BlockedReason | None:
 # -- forward
 
 
+@lru_cache(4096)
+def _action(name: str, branch: str) -> StepKey:
+    return StepKey(name, Direction.ACTION, branch)
+
+
 def forward(draft: Draft, part: LeafPlan | Branch, branch: str = "") -> tuple[bool, list[Ready]]:
     """Whether a part is done, and which leaves of it are to begin now."""
     if isinstance(part, ItemsLeaf):
         return _items_forward(draft, part)
     if not isinstance(part, Branch):
-        record = draft.steps.get(StepKey(part.name, Direction.ACTION, branch))
+        record = draft.steps.get(_action(part.name, branch))
         begins = record is None or granted(record)
         return (False, [Ready(part, branch)]) if record is None or begins else (_done(part, record), [])
     if part.together:
@@ -135,7 +141,7 @@ def busy_items(draft: Draft, leaf: ItemsLeaf, direction: Direction) -> set[str]:
 def _has_begun(draft: Draft, part: LeafPlan | Branch, branch: str) -> bool:
     if isinstance(part, Branch):
         return any(_has_begun(draft, p, branch) for p in part.parts)
-    return StepKey(part.name, Direction.ACTION, branch) in draft.steps
+    return _action(part.name, branch) in draft.steps
 
 
 def _done(leaf: LeafPlan, record: StepRecord) -> bool:

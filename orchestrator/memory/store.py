@@ -116,7 +116,7 @@ class MemoryStore:
         sagas = [decision.instance for decision in decisions]
         async with self.transaction() as tx:
             found = (await tx.lock([saga.id for saga in sagas])).sagas
-            if any(saga.id not in found or found[saga.id].revision != saga.revision for saga in sagas):
+            if any(_differs(found.get(decision.instance.id), decision) for decision in decisions):
                 return False
             await tx.save(decisions)
         return True
@@ -153,3 +153,10 @@ class MemoryStore:
                 for key, record in saga.steps.items()
             },
         )
+
+
+def _differs(stored: SagaInstance | None, decision: Decision) -> bool:
+    """Whether a saga is not what a decision was made on."""
+    if stored is None or stored.revision != decision.instance.revision:
+        return True
+    return decision.made_on is not None and decision.made_on != stored.updated_at

@@ -30,6 +30,7 @@ _TYPES: Final = {
             "ended_at",
             "send_after",
             "sent_at",
+            "made_on",
             "at",
         ),
         "timestamptz",

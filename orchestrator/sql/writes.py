@@ -27,6 +27,7 @@ from orchestrator.sql.statements import Statement
 
 STEP_KEY: Final = ("saga_id", "step", "direction", "branch")
 ATTEMPT_COLUMNS: Final = ("command_id", *STEP_KEY, "round", "attempt")
+_MADE_ON: Final = ("made_on",)
 _HISTORY_COLUMNS: Final = ("id", "saga_id", "at", "kind", "step", "text")
 
 _CHANGED: Final = "changed"
@@ -49,6 +50,7 @@ class Writes:
         """Write all, of at least one, or nothing where a revision is another one; return whether it was written."""
         rows = {part: found for part, found in _rows(decisions, now).items() if found}
         values = columnwise(UPDATED_INSTANCE_COLUMNS, [instance_update(decision.instance) for decision in decisions])
+        values |= columnwise(_MADE_ON, [(decision.made_on,) for decision in decisions])
         for part, found in rows.items():
             values |= columnwise(_COLUMNS[part][1], found, f"{part}_")
         written = self._statement(*rows).rows(connection, {**values, "sagas": len(decisions)})[0][0]
@@ -81,10 +83,12 @@ def _set(columns: Iterable[str], **special: str) -> str:
     return ", ".join(f"{column} = {special.get(column, f'v.{column}')}" for column in (*columns, *special))
 
 
-# Locked in one order before anything is written, so that two batches never wait for each other in a circle.
+# Locked in one order before anything is written, so that two batches never wait for each other in a circle. The instant
+# of the last change tells as well: a database that lost its last commits comes to the same revisions again.
 _HELD: Final = (
-    f"SELECT i.id FROM {{saga_instance}} i JOIN {unnested(('id', 'revision'))} "
-    "ON i.id = v.id AND i.revision = v.revision ORDER BY i.id FOR NO KEY UPDATE OF i"
+    f"SELECT i.id FROM {{saga_instance}} i JOIN {unnested(('id', 'revision', *_MADE_ON))} "
+    "ON i.id = v.id AND i.revision = v.revision AND i.updated_at = COALESCE(v.made_on, i.updated_at) "
+    "ORDER BY i.id FOR NO KEY UPDATE OF i"
 )
 # Looked at once, before the first row of a part: so no part begins before all sagas are held.
 _ALL_HELD: Final = "(SELECT count(*) FROM held) = CAST(:sagas AS bigint)"

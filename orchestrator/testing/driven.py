@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from messaging.codec import encode_body
 from messaging.messages import Command, Event, Reply
+from orchestrator.at_hand import as_read
 from orchestrator.definition import Saga
 from orchestrator.errors import ActionRefused, HookRaised
 from orchestrator.granting import LOCKED
@@ -260,13 +261,10 @@ class Driven(Generic[S]):
                 self._asked.pop(change.step, None)
         written = [decision.steps[key] for key in (*decision.added, *decision.changed)]
         self._bodies.update({record.key: record.body for record in written if record.body is not None})
-        # A store gives records back without body and reply.
-        steps = {key: replace(record, body=None, reply=None) for key, record in decision.steps.items()}
-        revision = self.instance.revision + 1
-        self.instance = replace(decision.instance, revision=revision, steps=steps)
+        self.instance = as_read(decision.instance)
         for record in written:
             if record.body is not None and self._is_due(record):
-                self._send(steps[record.key])
+                self._send(self.instance.steps[record.key])
 
     def _is_due(self, record: StepRecord) -> bool:
         unsent = record.send_after is not None and record.send_after <= self.now

@@ -18,7 +18,7 @@ from orchestrator.backlog import Backlog
 from orchestrator.instance import BlockedReason, SagaStatus
 from orchestrator.sql import SqlStore
 from orchestrator.sql.backlog import backlog
-from orchestrator.sql.hot import HAS_DUE, named
+from orchestrator.sql.hot import DUE, named
 from orchestrator.workers import this_process
 from tests.conformance.stores import NOON, PSYCOPG, MovableClock, command, make_store, opened, sqlite_url, started
 
@@ -73,7 +73,7 @@ async def test_many_sagas_that_nothing_is_due_of_are_not_read_to_find_that_out(m
     async with opened(store), store.engine.connect() as connection:
         for statement in (_MANY_ASLEEP, _STEPS_TO_BE_SENT, "ANALYZE saga_instance, saga_step"):
             await connection.execute(text(statement))
-        asked = named(None, HAS_DUE).replace(":now", "(SELECT clock_timestamp())")
+        asked = named(None, DUE).replace(":now", "(SELECT clock_timestamp())")
         plan = "\n".join(row[0] for row in await connection.exec_driver_sql(f"EXPLAIN {asked}"))
 
     assert "ix_saga_instance_due" in plan and "ix_saga_step_unsent" in plan

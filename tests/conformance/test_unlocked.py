@@ -198,10 +198,10 @@ async def test_the_statements_of_a_local_step_are_planned_as_on_any_connection(m
 async def test_sagas_at_hand_are_what_the_database_has_and_cost_no_read_until_somebody_changes_them(
     store: Any, clock: MovableClock
 ) -> None:
-    sagas = AtHand(store, 10, clock)
+    sagas = AtHand(store, 1_000_000, clock)
     before = await stored(store, command())
     _, found = await store.read_commands([the_command(before)])
-    undone = replace(command("Next", seq=2), command_id=uuid4())
+    undone = replace(command("Next", seq=2), command_id=uuid4(), send_attempts=1)
     (first,) = found.sagas[before.id].steps.values()
     first = replace(first, status=StepStatus.SUCCEEDED, send_after=None, sent_at=NOON, reply="{}", ended_at=NOON)
     decision = adding(changing(found.sagas[before.id], first).instance, undone)
@@ -219,3 +219,15 @@ async def test_sagas_at_hand_are_what_the_database_has_and_cost_no_read_until_so
     assert not await store.write([adding(at_hand.sagas[before.id], command("Third", seq=3))], NOON)
     assert sagas.forget(refs)
     assert await sagas.read_commands([undone.command_id]) == await store.read_commands([undone.command_id])
+
+
+async def test_what_was_decided_on_a_change_that_the_database_has_lost_is_not_written(store: Any) -> None:
+    """After a restore it comes to the same revision again, by other changes."""
+    saga = await stored(store, command())
+    _, found = await store.read_commands([the_command(saga)])
+    lost = replace(found.sagas[saga.id], updated_at=NOON + SECOND)
+
+    decided = replace(adding(lost, command("Next", seq=2)), made_on=lost.updated_at)
+
+    assert not await store.write([decided], NOON)
+    assert await load(store, saga.id) == saga

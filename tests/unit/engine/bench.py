@@ -151,8 +151,8 @@ class Workbench:
     clock: StandingClock = field(default_factory=StandingClock)
     transport: RecordingTransport = field(default_factory=RecordingTransport)
     watching: Watching | None = None
-    at_hand: int = 2000
-    """So many sagas are kept between their batches."""
+    at_hand: int = 1_000_000
+    """Bytes of sagas that are kept between their batches."""
 
     def __post_init__(self) -> None:
         self.on_store(MemoryStore(self.clock))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -166,19 +167,42 @@ async def test_a_saga_that_waits_for_an_event_or_has_ended_is_not_kept(bench: Wo
     assert read(bench) == [bench.saga(saga_id).steps[FLIGHT].command_id]
 
 
-async def test_only_so_many_are_kept_and_those_written_last(bench: Workbench) -> None:
-    saga, sagas = bench.store.saga(await begun(bench)), AtHand(bench.store, 2, bench.clock)
-    commands = [uuid4() for _ in range(3)]
-    for command_id in commands:
-        flight = replace(saga.steps[FLIGHT], command_id=command_id)
-        sagas.keep([Decision(replace(saga, id=uuid4(), steps={FLIGHT: flight}))])
+class Watch:
+    """Seconds that pass only when they are told to."""
 
-    assert [sagas.forget([command_id]) for command_id in commands] == [False, True, True]
+    at = 0.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+async def test_only_so_much_is_kept_and_what_was_written_last(bench: Workbench) -> None:
+    saga = bench.store.saga(await begun(bench))
+    large = AtHand(bench.store, 50_000, bench.clock)
+    written = [with_command(saga, uuid4(), state=f'{{"number":1,"log":"{"x" * 10_000}"}}') for _ in range(6)]
+    large.keep(written)
+
+    kept = [large.forget([command_of(one)]) for one in written]
+    assert kept == [False, False, True, True, True, True]
+    alone = with_command(saga, uuid4(), state=f'"{"x" * 60_000}"')
+    large.keep([alone])
+    assert not large.forget([command_of(alone)])
+
+
+async def test_nothing_is_kept_for_long(bench: Workbench) -> None:
+    saga, watch = bench.store.saga(await begun(bench)), Watch()
+    sagas = AtHand(bench.store, 1_000_000, bench.clock, seconds=watch)
+    old, new = with_command(saga, uuid4()), with_command(saga, uuid4())
+    sagas.keep([old])
+    watch.at = 61.0
+    sagas.keep([new])
+
+    assert [sagas.forget([command_of(one)]) for one in (old, new)] == [False, True]
 
 
 async def test_a_command_that_could_not_be_sent_or_was_marked_is_read_again(bench: Workbench) -> None:
     bench.sender = Sender(bench.transport, REPLIES, timeout=SECOND, now=bench.clock.now)
-    sagas = AtHand(bench.store, 10, bench.clock)
+    sagas = AtHand(bench.store, 1_000_000, bench.clock)
     bench.engine = Engine(bench.registry, bench.store, bench.sender, at_hand=sagas)
     saga_id = await begun(bench)
     await bench.engine.flush_marks()
@@ -192,34 +216,43 @@ async def test_a_command_that_could_not_be_sent_or_was_marked_is_read_again(benc
     assert len(read(bench)) == 1
 
 
-class Watch:
-    """Seconds that pass only when they are told to."""
-
-    at = 0.0
-
-    def __call__(self) -> float:
-        return self.at
-
-
 async def test_without_a_clock_the_databases_instant_goes_on_for_a_while_and_is_read_again_then(
     bench: Workbench,
 ) -> None:
-    saga = replace(bench.store.saga(await begun(bench)), revision=1)
+    watch, now = Watch(), bench.clock.now()
+    kept = AtHand(bench.store, 1_000_000, seconds=watch)
+    saga = bench.store.saga(await begun(bench))
     command_id = saga.steps[FLIGHT].command_id
     assert command_id is not None
-    watch = Watch()
-    kept = AtHand(bench.store, 10, seconds=watch)
-    kept.keep([Decision(saga)])
+    written = replace(with_command(saga, command_id), instance=replace(saga, revision=saga.revision - 1))
+    kept.keep([written])
     assert await instant(kept, command_id) == "read"  # no instant is known: the database is asked for both
-    kept.saw(bench.clock.now())
-
-    watch.at = 0.1
-    assert await instant(kept, command_id) == bench.clock.now() + timedelta(seconds=0.1)
-    later = replace(saga, updated_at=bench.clock.now() + SECOND)
-    kept.keep([Decision(later)])
-    assert await instant(kept, command_id) == later.updated_at  # never before what it has seen
-    watch.at = 0.3
+    watch.at = 1.0
+    kept.saw(now, asked=0.7)  # the answer took too long to be of now
     assert await instant(kept, command_id) == "read"
+
+    watch.at = 1.1
+    assert await instant(kept, command_id) == now + timedelta(seconds=0.1)
+    a_little_later = now + timedelta(seconds=0.25)
+    kept.keep([replace(written, instance=replace(written.instance, updated_at=a_little_later))])
+    assert await instant(kept, command_id) == a_little_later  # never before what the saga has seen
+    watch.at = 1.25
+    assert await instant(kept, command_id) == "read"
+
+
+async def test_a_saga_that_was_written_while_a_clock_was_wrong_does_not_take_others_along(bench: Workbench) -> None:
+    saga, now, watch = bench.store.saga(await begun(bench)), bench.clock.now(), Watch()
+    kept = AtHand(bench.store, 1_000_000, seconds=watch)
+    ahead, other = with_command(saga, uuid4(), updated_at=now + 3600 * SECOND), with_command(saga, uuid4())
+    kept.keep([ahead, other])
+    kept.saw(now, asked=watch.at)
+
+    found = await kept.read_commands([command_of(ahead), command_of(other)])
+
+    assert found is not None
+    assert set(found[0]) == {command_of(other)}
+    assert found[1].now == now
+    assert read(bench) == [command_of(ahead)]
 
 
 async def instant(kept: AtHand, command_id: UUID) -> object:
@@ -234,16 +267,32 @@ async def instant(kept: AtHand, command_id: UUID) -> object:
 async def test_sagas_with_more_than_one_thing_out_or_with_items_are_not_kept(bench: Workbench) -> None:
     saga = bench.store.saga(await begun(bench))
     flight = saga.steps[FLIGHT]
+    assert flight.command_id is not None
     hotel = replace(flight, key=StepKey(BookingHotel.name), command_id=uuid4())
     item = replace(hotel, key=StepKey("Item", Direction.ACTION, "7"), status=StepStatus.SUCCEEDED)
 
-    def kept(changed: SagaInstance) -> bool:
-        sagas = AtHand(bench.store, 10, bench.clock)
-        sagas.keep([Decision(changed)])
+    def kept(changed: SagaInstance, *written: StepKey) -> bool:
+        sagas = AtHand(bench.store, 1_000_000, bench.clock)
+        sagas.keep([Decision(changed, changed=written)])
         return sagas.forget([flight.command_id] if flight.command_id else [])
 
-    assert kept(saga)
-    assert not kept(replace(saga, steps={FLIGHT: flight, hotel.key: hotel}))
-    assert not kept(replace(saga, steps={FLIGHT: flight, item.key: item}))
-    assert not kept(replace(saga, paused_at=bench.clock.now()))
-    assert not kept(replace(saga, status=SagaStatus.BLOCKED))
+    assert kept(saga, FLIGHT)
+    assert not kept(saga)  # it was written before, and may have been marked since
+    assert not kept(replace(saga, steps={FLIGHT: flight, hotel.key: hotel}), FLIGHT)
+    assert not kept(replace(saga, steps={FLIGHT: flight, item.key: item}), FLIGHT)
+    unsent = replace(flight, send_attempts=0)  # somebody else may send it
+    assert not kept(replace(saga, steps={FLIGHT: unsent}), FLIGHT)
+    assert not kept(replace(saga, paused_at=bench.clock.now()), FLIGHT)
+    assert not kept(replace(saga, status=SagaStatus.BLOCKED), FLIGHT)
+
+
+def with_command(saga: SagaInstance, command_id: UUID, **changes: Any) -> Decision:
+    """A saga like this one, just written with that command."""
+    flight = replace(saga.steps[FLIGHT], command_id=command_id)
+    return Decision(replace(saga, id=uuid4(), steps={FLIGHT: flight}, **changes), changed=(FLIGHT,))
+
+
+def command_of(written: Decision) -> UUID:
+    command_id = written.steps[FLIGHT].command_id
+    assert command_id is not None
+    return command_id
