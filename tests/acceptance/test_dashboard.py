@@ -115,6 +115,9 @@ def looking(browser: Browser, shop: Shop, **more: Any) -> Iterator[Page]:
     page.set_default_timeout(15_000)
     try:
         yield page
+    except BaseException as failure:
+        failure.add_note(f"the page at {page.url} complained: {complaints}")
+        raise
     finally:
         context.close()
     assert complaints == []
