@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from sqlalchemy import create_engine
 
 from messaging.dead_letters import KeepsDeadLetters
@@ -26,6 +26,7 @@ from messaging.memory import MemoryTransport
 from messaging.transport import Outgoing, QueueSpec
 from orchestrator import BlockingSagaClient, SagaStatus
 from orchestrator.status import SagaRow
+from orchestrator.web import live
 from tests.support.browser import launched, serious_faults, shoot
 from tests.support.chromium import BrowserMissing, chromium_program
 from tests.support.dashboard import dashboard_served
@@ -106,8 +107,8 @@ async def _one_letter() -> AsyncGenerator[tuple[KeepsDeadLetters, Sequence[str]]
 
 
 @contextmanager
-def looking(browser: Browser, shop: Shop, **more: Any) -> Iterator[Page]:
-    """A page that must not complain: no script error, nothing that the content policy stops."""
+def looking(browser: Browser, shop: Shop, *, expected: str = "$^", **more: Any) -> Iterator[Page]:
+    """A page that must not complain, but of what is expected: no script error, nothing that the policy stops."""
     context = browser.new_context(base_url=shop.address, **{"viewport": DESK, **more})
     page, complaints = context.new_page(), list[str]()
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -120,7 +121,7 @@ def looking(browser: Browser, shop: Shop, **more: Any) -> Iterator[Page]:
         raise
     finally:
         context.close()
-    assert complaints == []
+    assert [one for one in complaints if not re.search(expected, one)] == []
 
 
 def tab_to(page: Page, words: str) -> None:
@@ -150,6 +151,59 @@ def test_what_happens_is_seen_without_loading_again(browser: Browser, shop: Shop
         expect(page.locator("#timeline rect.bar.undo[x]")).to_have_count(1)
         assert page.evaluate("() => window.sameDocument")
         shoot(page, "cancelled-light")
+
+
+FAILS: dict[str, Callable[[Route], None]] = {
+    "cut": lambda route: route.abort(),
+    "refused": lambda route: route.fulfill(status=503, body="<h1>Not now</h1>", content_type="text/html"),
+    "signed out": lambda route: route.fulfill(status=303, headers={"location": "/login"}),
+}
+AS_EXPECTED = "Failed to load resource|Failed to fetch"
+
+
+@pytest.mark.parametrize(
+    ("part", "how"), [("stream", "cut"), ("stream", "refused"), ("section", "refused"), ("section", "signed out")]
+)
+def test_a_page_that_is_not_told_what_happens_says_so_and_asks_again(
+    browser: Browser, shop: Shop, part: str, how: str
+) -> None:
+    (waiting,) = shop.start("waiting", f"again-{part}-{how}")
+    here = f"/sagas/{waiting}"
+    failing = re.compile(f"{here}$" if part == "section" else f"/api{here}/events")
+    with looking(browser, shop, expected=AS_EXPECTED) as page:
+        if part == "stream":
+            page.route(failing, FAILS[how])
+            page.goto(here)
+        else:
+            with page.expect_response("**/events?*"):
+                page.goto(here)
+            page.route(failing, FAILS[how])
+        shop.client.cancel(waiting, reason="too wet")
+        expect(page.locator("#not-live")).to_be_visible()
+        expect(page.locator("h1")).to_contain_text("running")
+        assert not serious_faults(page)
+        shoot(page, "not-live-light")
+
+        page.unroute(failing)
+        expect(page.locator("h1")).to_contain_text("compensated")
+        expect(page.locator("#actions")).to_have_count(0)
+        expect(page.locator("#not-live")).to_be_hidden()
+
+
+def test_a_stream_that_does_not_come_back_is_told_until_it_does(
+    browser: Browser, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "LONGEST_SECONDS", 0.0)  # so each ends at once, and comes back
+    with looking(browser, shop, expected=AS_EXPECTED) as page:
+        with page.expect_response("**/api/events?*"):
+            page.goto("/sagas")
+        page.route("**/api/events?*", FAILS["cut"])
+        expect(page.locator("#not-live")).to_be_visible()
+        shop.start("waiting", "back-1")
+
+        page.unroute("**/api/events?*")
+        expect(page.get_by_role("row").filter(has_text="back-1")).to_be_visible()
+        expect(page.locator("#not-live")).to_be_hidden()
 
 
 def test_what_each_step_changed_is_seen(browser: Browser, shop: Shop) -> None:
