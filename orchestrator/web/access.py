@@ -91,7 +91,8 @@ class Access:
             Problem: they may not, or it is not certain that they mean to.
         """
         if who.role is not Role.OPERATOR:
-            raise Problem(HTTPStatus.FORBIDDEN, "read-only", f"{who.name} may look and not act here")
+            text = f"{who.name} may look and not act here. {self._to_act()}"
+            raise Problem(HTTPStatus.FORBIDDEN, "read-only", text)
         self.means_it(who, csrf)
 
     def means_it(self, who: Who, csrf: str) -> None:
@@ -168,6 +169,14 @@ class Access:
 
     def _signed(self, content: str, role: Role) -> str:
         return hmac.new(self._keys[role], content.encode(), hashlib.sha256).hexdigest()
+
+    def _to_act(self) -> str:
+        """What somebody who may only look can do about it."""
+        if self._settings.read_only:
+            return "Nobody may: DASHBOARD_READ_ONLY is set"
+        if self._settings.proxy_user_header:
+            return "DASHBOARD_OPERATORS names who may"
+        return "Whoever has DASHBOARD_TOKEN may" + (", which is not set" if self._settings.token is None else "")
 
     def _stranger(self) -> Problem:
         if self._settings.open:

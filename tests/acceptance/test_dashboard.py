@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
@@ -33,6 +33,7 @@ from tests.support.dashboard import dashboard_served
 from tests.support.databases import new_sqlite
 from tests.support.services import in_ci
 from tests.unit.cli import walls
+from tests.unit.web.conftest import READ_TOKEN, TOKEN
 
 MANY = 120
 expect.set_options(timeout=20_000)
@@ -46,6 +47,7 @@ class Shop:
 
     address: str
     client: BlockingSagaClient
+    database_url: str
 
     def start(self, ends: str, *keys: str) -> list[UUID]:
         """Start sagas that end so, and wait until they have come to where they stay."""
@@ -84,7 +86,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     try:
         with dashboard_served(url, walls.app, walls.painter, letters=_one_letter, bulk_per_second=200) as address:
             engine = create_engine(url.replace("+aiosqlite", ""), connect_args={"timeout": 20})
-            yield Shop(address, BlockingSagaClient(engine))
+            yield Shop(address, BlockingSagaClient(engine), url)
             engine.dispose()
     finally:
         os.chdir(before)
@@ -109,7 +111,7 @@ async def _one_letter() -> AsyncGenerator[tuple[KeepsDeadLetters, Sequence[str]]
 @contextmanager
 def looking(browser: Browser, shop: Shop, *, expected: str = "$^", **more: Any) -> Iterator[Page]:
     """A page that must not complain, but of what is expected: no script error, nothing that the policy stops."""
-    context = browser.new_context(base_url=shop.address, **{"viewport": DESK, **more})
+    context = browser.new_context(**{"base_url": shop.address, "viewport": DESK, **more})
     page, complaints = context.new_page(), list[str]()
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
@@ -335,3 +337,61 @@ def test_no_page_shuts_anybody_out(browser: Browser, shop: Shop, scheme: str, si
     assert faults == {}
     numbers = [int(number) for number in re.findall(r"\d+", dark)[:3]]
     assert (max(numbers) < 60) if scheme == "dark" else (min(numbers) > 200)
+
+
+@pytest.mark.parametrize(("called", "size"), [("light", DESK), ("phone", PHONE)], ids=["desk", "phone"])
+def test_who_is_not_let_in_or_refused_is_told_so_that_everybody_can_read_it(
+    browser: Browser, shop: Shop, called: str, size: dict[str, int]
+) -> None:
+    (waiting,) = shop.start("waiting", f"refused-{called}")
+    faults: dict[str, Any] = {}
+
+    def seen(page: Page, name: str, says: str) -> None:
+        expect(page.locator("main")).to_contain_text(says)
+        if found := serious_faults(page):
+            faults[name] = found
+        assert page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth") <= 0, name
+        shoot(page, f"{name}-{called}")
+
+    def sign_in(page: Page, token: str) -> None:
+        page.goto("/login")
+        page.get_by_label("Token").fill(token)
+        page.get_by_label("Your name").fill("Ann")
+        page.get_by_role("button", name="Sign in").click()
+
+    expected = "responded with a status of 4"
+    with (
+        dashboard_served(shop.database_url, token=TOKEN, read_token=READ_TOKEN) as address,
+        looking(browser, shop, expected=expected, base_url=address, viewport=size) as page,
+    ):
+        page.goto("/failures")
+        seen(page, "login", "Token")
+        sign_in(page, "not the token")
+        seen(page, "login-wrong", "That is not the token")
+        sign_in(page, TOKEN)
+        expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+        page.goto(f"/sagas/{uuid4()}")
+        seen(page, "unknown-saga", "No saga has the id")
+        page.goto("/nowhere")
+        seen(page, "nowhere", "Not found")
+        page.goto("/sagas?where=customer")
+        seen(page, "invalid", "write FIELD=VALUE")
+
+        page.goto(f"/sagas/{waiting}")
+        page.locator("summary", has_text="Abandon").click()
+        page.get_by_label("Reason").last.fill("settled by hand")
+        reader = page.context.new_page()
+        sign_in(reader, READ_TOKEN)
+        reader.wait_for_url("**/")
+        page.get_by_role("button", name="Abandon this saga").click()
+        seen(page, "read-only", "may look and not act")
+
+    with looking(browser, shop, viewport=size) as page:
+        page.goto(f"/sagas/{waiting}")
+        page.locator("summary", has_text="Abandon").click()
+        page.get_by_label("Reason").last.fill("settled by hand")
+        shop.client.cancel(waiting, reason="too wet")
+        expect(page.locator("h1")).to_contain_text("compensated")
+        page.get_by_role("button", name="Abandon this saga").click()
+        seen(page, "refused-action", "abandon was refused")
+    assert faults == {}

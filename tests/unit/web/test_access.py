@@ -210,6 +210,7 @@ async def test_read_only_is_so_for_everybody(url: str) -> None:
         answer = await site.http.post(f"/api/sagas/{saga}/actions", json=asked, headers=await site.csrf())
 
     assert (session["role"], answer.status_code) == ("reader", 403)
+    assert "DASHBOARD_READ_ONLY is set" in answer.json()["detail"]
 
 
 async def test_listening_for_others_needs_a_token_or_a_proxy(url: str) -> None:
