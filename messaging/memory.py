@@ -22,6 +22,7 @@ from messaging.errors import (
     Unroutable,
 )
 from messaging.memory_queue import Entry, Handling, Keep, MemoryLook, Queue
+from messaging.queue_state import QueueState
 from messaging.routing import matches
 from messaging.transport import Binding, Delivery, Outgoing, Promises, QueueSpec, dead_letter_queue
 
@@ -137,6 +138,11 @@ class MemoryTransport:
         """How many there are and nobody has taken; None when the queue keeps none."""
         dead = self._queues.get(dead_letter_queue(queue))
         return None if dead is None else len(dead.ready)
+
+    async def queue_state(self, queue: str) -> QueueState | None:
+        """How many messages nobody has taken, and how many subscriptions there are; None when nobody declared it."""
+        found = self._queues.get(queue)
+        return None if found is None else QueueState(len(found.ready), len(found.subscriptions))
 
     async def close(self) -> None:
         """End every subscription; what was not settled is at the head of its queue again."""

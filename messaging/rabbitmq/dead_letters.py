@@ -57,10 +57,10 @@ class RabbitLook:
             UnknownQueue: there is no such queue of dead letters.
             TransportError: the broker went away.
         """
-        there = await self._topology.depth(self._dead)
+        there = await self._topology.state(self._dead)
         if there is None:
             raise UnknownQueue(self._queue, self._topology.full(self._dead), str(link.broker))
-        self._left = there
+        self._left = there.ready
         try:
             self._consumer = await opened_consumer(await link.session(), _WINDOW_MESSAGES, self._arrived)
             self._consumer.lost.add_done_callback(lambda _: self._filled.set())

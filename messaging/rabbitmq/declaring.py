@@ -17,6 +17,7 @@ from aiormq.exceptions import (
 )
 
 from messaging.errors import TopologyMismatch, TransportError
+from messaging.queue_state import QueueState
 from messaging.rabbitmq.connection import RPC_SECONDS, Link, passing_channel
 from messaging.rabbitmq.definitions import Bound, Exchange, Part, Queue
 from messaging.rabbitmq.losses import BROKER_ERRORS, cancelled_ourselves, told, unharmed
@@ -75,13 +76,13 @@ class Declaring:
             TransportError: the broker is away.
         """
         try:
-            await self.messages_ready(part)
+            await self.found(part)
         except Missing:
             return False
         return True
 
-    async def messages_ready(self, part: Queue | Exchange) -> int:
-        """How many messages wait in a queue; 0 for an exchange.
+    async def found(self, part: Queue | Exchange) -> QueueState:
+        """What an existing queue is like; of an exchange, like an empty one.
 
         Raises:
             Missing: there is none of this name.
@@ -90,9 +91,9 @@ class Declaring:
         async with self._turns(part) as turn:
             if isinstance(part, Exchange):
                 await unharmed(turn.channel.exchange_declare(part.name, passive=True, timeout=RPC_SECONDS))
-                return 0
+                return QueueState(0, 0)
             found = await unharmed(turn.channel.queue_declare(part.name, passive=True, timeout=RPC_SECONDS))
-            return found.message_count or 0
+            return QueueState(found.message_count or 0, found.consumer_count or 0)
 
     async def differences(self, part: Queue | Exchange) -> list[Difference]:
         """In what an existing queue or exchange is otherwise than `part`; empty when it is the same.
@@ -108,7 +109,7 @@ class Declaring:
         found: list[Difference] = []
         asked = part
         while len(found) < _MOST_DIFFERENCES:
-            await self.messages_ready(part)
+            await self.found(part)
             try:
                 await self._declare([asked])
             except Otherwise as otherwise:

@@ -11,6 +11,7 @@ from typing import Final
 
 from messaging.envelope import Destination
 from messaging.errors import TopologyMismatch, TopologyMissing, TransportError
+from messaging.queue_state import QueueState
 from messaging.rabbitmq.connection import Link
 from messaging.rabbitmq.declaring import Declaring, Missing, NotAllowed
 from messaging.rabbitmq.definitions import STANDING_DELAYS, Bound, Exchange, Layout, Queue
@@ -166,16 +167,17 @@ class Topology:
         Raises:
             TransportError: the broker is away.
         """
-        return await self.depth(queue) or 0
+        state = await self.state(queue)
+        return 0 if state is None else state.ready
 
-    async def depth(self, queue: str) -> int | None:
-        """How many messages are ready in the broker; None when there is no such queue.
+    async def state(self, queue: str) -> QueueState | None:
+        """What a queue is like; None when there is no such queue.
 
         Raises:
             TransportError: the broker is away.
         """
         try:
-            return await self._declaring.messages_ready(Queue(self.full(queue)))
+            return await self._declaring.found(Queue(self.full(queue)))
         except Missing:
             return None
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from messaging.errors import NotConfirmed, PublishError, TransportError
+from messaging.queue_state import QueueState
 from messaging.rabbitmq.broker import Broker
 from messaging.rabbitmq.connection import CLOSE_SECONDS, Link
 from messaging.rabbitmq.dead_letters import RabbitLook, looking
@@ -167,9 +168,14 @@ class RabbitTransport:
 
     async def dead_letter_count(self, queue: str) -> int | None:
         """How many there are, without those in somebody's hands; None when the queue keeps none."""
+        state = await self.queue_state(dead_letter_queue(queue))
+        return None if state is None else state.ready
+
+    async def queue_state(self, queue: str) -> QueueState | None:
+        """How many messages are ready, and how many consumers there are; None when there is no such queue."""
         parts = self._opened()
         await parts.control.open(self._patience)
-        return await parts.topology.depth(dead_letter_queue(queue))
+        return await parts.topology.state(queue)
 
     async def close(self) -> None:
         """Disconnect; what was not settled goes back to its queue."""

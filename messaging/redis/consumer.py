@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from messaging.dead_letter_notes import bounded_detail, bounded_reason
+from messaging.queue_state import QueueState
 from messaging.redis import scripts
 from messaging.redis.keys import QueueKeys
 from messaging.redis.lua import run
@@ -100,9 +101,17 @@ class Consumer:
 
     async def backlog(self) -> int:
         """How many entries are in nobody's hands."""
-        keys = [self.queue.stream, self.queue.alive]
-        count: int = await run(self.client, scripts.BACKLOG, keys, _milliseconds(self.dead_after))
-        return count
+        state = await state_of(self.client, self.queue, self.dead_after)
+        return 0 if state is None else state.ready
+
+
+async def state_of(client: Client, queue: QueueKeys, dead_after: timedelta) -> QueueState | None:
+    """What a queue is like; None when there is none.
+
+    Raises `NotSent` or a `RedisError` when the server is away or refuses.
+    """
+    found: list[int] = await run(client, scripts.STATE, [queue.stream, queue.alive], _milliseconds(dead_after))
+    return QueueState(*found) if found else None
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -213,10 +213,12 @@ DEPART: Final = Script.of("""
 if is_stream(KEYS[1]) then depart(KEYS[1], KEYS[2], ARGV[1]) end
 """)
 
-# KEYS stream, alive; ARGV ms after which the silent are dead. Returns how many entries are in nobody's hands.
-BACKLOG: Final = Script.of("""
-if not is_stream(KEYS[1]) then return 0 end
+# KEYS stream, alive; ARGV ms after which the silent are dead.
+# Returns how many entries are in nobody's hands and how many consumers are left; nothing where there is no such queue.
+STATE: Final = Script.of("""
+if not is_stream(KEYS[1]) then return {} end
 local count = redis.call('XLEN', KEYS[1]) - redis.call('XPENDING', KEYS[1], KEYS[1])[1]
-for _, consumer in ipairs(gone(KEYS[1], KEYS[2], '', tonumber(ARGV[1]))) do count = count + consumer[2] end
-return count
+local dead = gone(KEYS[1], KEYS[2], '', tonumber(ARGV[1]))
+for _, consumer in ipairs(dead) do count = count + consumer[2] end
+return {count, #redis.call('XINFO', 'CONSUMERS', KEYS[1], KEYS[1]) - #dead}
 """)

@@ -14,7 +14,9 @@ from redis.exceptions import ResponseError
 
 from messaging.backoff import Backoff
 from messaging.errors import NotConfirmed, PublishError, TransportError
+from messaging.queue_state import QueueState
 from messaging.redis import dead_letters
+from messaging.redis.consumer import state_of
 from messaging.redis.dead_letters import RedisLook
 from messaging.redis.handled import Handled
 from messaging.redis.keys import Keys
@@ -143,6 +145,15 @@ class RedisTransport:
     async def dead_letter_count(self, queue: str) -> int | None:
         """How many there are; None when the queue keeps none."""
         return await dead_letters.count(self._opened().client, self._keys.queue(queue))
+
+    async def queue_state(self, queue: str) -> QueueState | None:
+        """How many entries are in nobody's hands, and how many consumers live; None when there is no such queue."""
+        client, keys = self._opened().client, self._keys.queue(queue)
+        try:
+            return await state_of(client, keys, self._dead_after)
+        except SERVER_ERRORS as problem:
+            text = f"queue {keys.stream!r} cannot be asked about: {client.server.told(problem)}."
+            raise TransportError(text) from problem
 
     async def close(self) -> None:
         """Disconnect; what was not settled goes back to its queue."""
