@@ -11,7 +11,7 @@ from messaging.messages import Event
 from orchestrator.definition import Saga
 from orchestrator.errors import SagaDefinitionError, UnknownDefinition
 from orchestrator.instance import Pin
-from orchestrator.plan import EventLeaf, EventStart
+from orchestrator.plan import CommandLeaf, EventLeaf, EventStart
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,12 @@ class SagaRegistry:
             )
             for event in heard
         }
+
+    @property
+    def participants(self) -> Sequence[str]:
+        """The queues that their commands go to, each once."""
+        leaves = (leaf for saga in self._by_pin.values() for leaf in saga.plan.leaves.values())
+        return tuple(dict.fromkeys(leaf.step.participant for leaf in leaves if isinstance(leaf, CommandLeaf)))
 
     @property
     def pins(self) -> Sequence[Pin]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("saga")
 
 CONNECTIONS: Final = 5
+BROKER_PATIENCE_SECONDS: Final = 2.0
+"""How long a page waits for a broker to be connected to."""
 Listen: TypeAlias = Annotated[
     str | None,
     typer.Option("--listen", metavar="HOST:PORT", help="Where to answer; else DASHBOARD_LISTEN.", show_default=False),
@@ -125,15 +127,17 @@ async def _answering(
 
 
 def _letters(messaging: MessagingSettings, settings: OrchestratorSettings) -> Letters:
-    """Opens what keeps dead letters, each time somebody looks."""
+    """Opens what keeps dead letters, each time somebody looks, with the queues that are known."""
     from messaging.errors import TransportError
-    from orchestrator.cli.dead_letters import opened_keeper, queues_meant
+    from messaging.sql.dead_letters import SqlDeadLetters
+    from orchestrator.cli.dead_letters import known_queues, opened_keeper
 
     @asynccontextmanager
     async def letters() -> AsyncGenerator[tuple[KeepsDeadLetters, Sequence[str]]]:
         try:
-            async with opened_keeper(messaging, settings) as keeper:
-                yield keeper, await queues_meant(keeper, (), (), settings)
+            async with opened_keeper(messaging, settings, patience_seconds=BROKER_PATIENCE_SECONDS) as keeper:
+                lying = await keeper.queues() if isinstance(keeper, SqlDeadLetters) else ()
+                yield keeper, list(dict.fromkeys([*await known_queues(settings), *lying]))
         except CommandError as error:
             raise TransportError(error.text) from error
 

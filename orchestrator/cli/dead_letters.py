@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -17,9 +17,14 @@ _PATIENCE_SECONDS: Final = 10.0
 
 @asynccontextmanager
 async def opened_keeper(
-    messaging: MessagingSettings, settings: OrchestratorSettings
+    messaging: MessagingSettings, settings: OrchestratorSettings, *, patience_seconds: float = _PATIENCE_SECONDS
 ) -> AsyncGenerator[KeepsDeadLetters]:
     """Connect to what keeps the dead letters. Of a broker it changes nothing, and declares nothing.
+
+    Args:
+        messaging: where the broker is.
+        settings: where the database is.
+        patience_seconds: how long the broker is waited for, where the settings do not say less.
 
     Raises:
         TransportError: the broker cannot be reached.
@@ -33,7 +38,7 @@ async def opened_keeper(
     from messaging.wiring import bare_transport_from
 
     quieten_libraries()
-    patience = min(messaging.patience_seconds, _PATIENCE_SECONDS)
+    patience = min(messaging.patience_seconds, patience_seconds)
     hurried = messaging.model_copy(update={"patience_seconds": patience})
     transport = bare_transport_from(hurried, app_id="saga dlq")
     try:
@@ -93,14 +98,7 @@ async def known_queues(settings: OrchestratorSettings, targets: Sequence[str] = 
     return list(dict.fromkeys([own.replies, own.events, *(queue for part in parts for queue in _queues_of(part))]))
 
 
-def _queues_of(part: Target) -> Iterator[str]:
+def _queues_of(part: Target) -> Sequence[str]:
     from messaging.service import Service
-    from orchestrator.plan import CommandLeaf
 
-    if isinstance(part, Service):
-        yield part.name
-        return
-    for saga in part.registry:
-        for leaf in saga.plan.leaves.values():
-            if isinstance(leaf, CommandLeaf):
-                yield leaf.step.participant
+    return [part.name] if isinstance(part, Service) else part.registry.participants

@@ -21,7 +21,7 @@ except ImportError as missing:
         f"The dashboard needs {missing.name}. Install it: pip install 'sagasmith[dashboard]'"
     ) from missing
 
-from orchestrator.web import api, bulk_api, complete_api, definition_pages, doing, health, holding, pages
+from orchestrator.web import api, bulk_api, bus, complete_api, definition_pages, doing, health, holding, pages
 from orchestrator.web.access import Access
 from orchestrator.web.bulk import BulkRunner
 from orchestrator.web.database import Database
@@ -54,7 +54,7 @@ def create_app(
         schema: of its tables, if they have one of their own.
         settings: from the environment, `.env` and `saga.toml` unless given.
         app: whose definitions tell what may be shown of state and messages, and how steps are drawn.
-        letters: opens what keeps dead letters.
+        letters: opens what keeps dead letters, and tells of queues, with the queues that are known.
     """
     settings = settings or DashboardSettings()
     database = Database(engine, schema)
@@ -78,9 +78,9 @@ def create_app(
         lifespan=lifespan,
     )
     made.state.web = web
-    for router in (api.router, bulk_api.router, complete_api.router, holding.router, health.router):
+    for router in (api.router, bulk_api.router, complete_api.router, holding.router, bus.router, health.router):
         made.include_router(router)
-    for router in (pages.router, definition_pages.router, holding.pages, doing.router):
+    for router in (pages.router, definition_pages.router, holding.pages, bus.pages, doing.router):
         made.include_router(router, include_in_schema=False)
     made.mount("/static", StaticFiles(directory=STATIC), name="static")
     answer_problems(made, pages.problem_page)

@@ -79,7 +79,8 @@ async def stop_bulk(request: Request, bulk_id: UUID) -> Response:
 async def letters_page(request: Request, who: Reader, replayed: int | None = None, stay: int = 0) -> Response:
     """Messages that nobody could use."""
     letters: list[DeadLetter] = []
-    async with _opened(request)() as (keeper, queues):
+    async with _opened(request)() as (keeper, known):
+        queues = [queue for queue in known if await keeper.dead_letter_count(queue) is not None]
         for queue in queues:
             room = _LETTERS_SHOWN + 1 - len(letters)
             letters += await found(keeper, queue, limit=room) if room > 0 else []

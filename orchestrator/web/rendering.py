@@ -66,7 +66,18 @@ def _clock(at: datetime | None) -> Markup:
     )
 
 
-templates.filters |= {"status": _status, "ago": _ago, "clock": _clock, "duration": words.duration}
+def _sentence(text: str) -> str:
+    """The text of an error, as it stands by itself."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+
+
+templates.filters |= {
+    "status": _status,
+    "ago": _ago,
+    "clock": _clock,
+    "duration": words.duration,
+    "sentence": _sentence,
+}
 
 
 def base_of(request: Request) -> str:

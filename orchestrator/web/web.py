@@ -15,16 +15,19 @@ from orchestrator.web.access import Access
 from orchestrator.web.bulk import BulkRunner
 from orchestrator.web.database import Database
 from orchestrator.web.live import Streams
+from orchestrator.web.queues import BrokerQueues
 from orchestrator.web.rate import Rate
 from orchestrator.web.seldom import Seldom
 from orchestrator.web.settings import DashboardSettings
 from orchestrator.web.surveys import Hour, Pace
 
 Letters: TypeAlias = Callable[[], AbstractAsyncContextManager[tuple[KeepsDeadLetters, Sequence[str]]]]
-"""Opens what keeps dead letters, with the queues to look at."""
+"""Opens what keeps dead letters, with the queues that are known, whether or not there are any such."""
 
 _PACE_SECONDS: Final = 300.0
 """How old that may be: it is dearer to read than the rest of the overview."""
+_QUEUES_SECONDS: Final = 10.0
+"""How old that may be: each time a connection is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Web:
     streams: Streams = field(default_factory=Streams)
     hours: Seldom[list[Hour]] = field(default_factory=Seldom[list[Hour]])
     pace: Seldom[Pace] = field(default_factory=lambda: Seldom[Pace](_PACE_SECONDS))
+    queues: Seldom[BrokerQueues] = field(default_factory=lambda: Seldom[BrokerQueues](_QUEUES_SECONDS))
 
 
 def web_of(request: Request) -> Web:

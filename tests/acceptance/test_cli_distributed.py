@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
+import httpx
 import pytest
 
 from orchestrator.cli import exits
 from tests.support.broker import Broker
 from tests.support.programs import Program, Programs
+from tests.support.services import free_ports
 
+T = TypeVar("T")
 WALLS = "tests.unit.cli.walls"
 
 
@@ -35,6 +40,48 @@ def city(amqp_url: str, postgres_database: str, prefix: str, broker: Broker) -> 
 
 def ended(program: Program) -> tuple[int, str]:
     return program.result(), program.said
+
+
+def test_the_dashboard_tells_what_waits_and_who_takes_it(city: Programs) -> None:
+    (port,) = free_ports(1)
+    dashboard = city.saga("dashboard", "--listen", f"127.0.0.1:{port}")
+    dashboard.wait_until_it_says("The dashboard of")
+    bus = f"http://127.0.0.1:{port}/api/bus"
+
+    before = httpx.get(bus, timeout=30).json()
+    assert before["broker"]["note"] == ""
+    assert [(one["queue"].rpartition(".")[2], one["missing"]) for one in before["broker"]["queues"]] == [
+        *(("replies", True), ("events", True), ("painter", True))
+    ]
+    city.done(city.saga("start", "paint-wall", "--data", '{"name": "north"}'))
+    engine = city.saga("run", f"{WALLS}:app")
+    engine.wait_until_it_says("Stop with Ctrl-C")
+
+    def refused() -> Any:
+        return [one for one in httpx.get(bus, timeout=30).json()["waiting"]["commands"] if one["error"]]
+
+    (unsent,) = eventually(refused)
+    assert (unsent["participant"], unsent["commands"], len(unsent["sagas"])) == ("painter", 1, 1)
+    painter = city.saga("run", f"{WALLS}:painter")
+    painter.wait_until_it_says("Stop with Ctrl-C")
+
+    def all_consumed() -> bool:
+        queues = httpx.get(bus, timeout=30).json()["broker"]["queues"]
+        return len(queues) == 3 and all(one["consumers"] == 1 for one in queues)
+
+    assert eventually(all_consumed)
+    for process in (engine, painter, dashboard):
+        process.interrupt()
+        assert process.result() == 0
+
+
+def eventually(look: Callable[[], T]) -> T:
+    """What a look finds, as soon as it finds something."""
+    until = time.monotonic() + 60
+    while not (found := look()):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    return found
 
 
 def test_sagas_are_run_started_read_and_steered_by_separate_processes(city: Programs) -> None:

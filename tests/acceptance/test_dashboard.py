@@ -5,28 +5,37 @@ Each page is kept as a picture, in `build/screenshots`: for people to look at, n
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, make_url
 
 from messaging.dead_letters import KeepsDeadLetters
-from messaging.envelope import Envelope, to_queue
+from messaging.envelope import Envelope, to_queue, to_subscribers
 from messaging.memory import MemoryTransport
 from messaging.transport import Outgoing, QueueSpec
 from orchestrator import BlockingSagaClient, SagaStatus
+from orchestrator.outgoing import event_message
+from orchestrator.signals import LocksAsked
+from orchestrator.sql import SqlStore
 from orchestrator.status import SagaRow
+from orchestrator.store_records import UnmatchedMessage
 from orchestrator.web import live
+from tests.conformance.stores import command, started
+from tests.conformance.transport_backends import a_message
 from tests.support.browser import launched, serious_faults, shoot
 from tests.support.chromium import BrowserMissing, chromium_program
 from tests.support.dashboard import dashboard_served
@@ -106,6 +115,51 @@ async def _one_letter() -> AsyncGenerator[tuple[KeepsDeadLetters, Sequence[str]]
     await subscription.close()
     yield transport, ["painter"]
     await transport.close()
+
+
+@pytest.fixture
+def jam(tmp_path: Path) -> Iterator[Shop]:
+    """A dashboard without an engine, of sagas that nothing leaves of, with a broker where nobody takes anything."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'saga.db'}"
+    new_sqlite(url)
+    with ThreadPoolExecutor(1) as apart:  # as playwright has the event loop of this thread
+        apart.submit(asyncio.run, _jammed(url)).result()
+    with dashboard_served(url, letters=_jammed_queues) as address:
+        engine = create_engine(url.replace("+aiosqlite", ""))
+        yield Shop(address, BlockingSagaClient(engine), url)
+        engine.dispose()
+
+
+async def _jammed(url: str) -> None:
+    begun = datetime.now(UTC) - timedelta(minutes=7)
+    store = SqlStore(url, runs_engine=False)
+    await store.open()
+    for number in range(9):
+        to, why = [("customers", ""), ("warehouse-of-the-north", "no queue 'warehouse-of-the-north'")][number % 2]
+        record = command(participant=to, started_at=begun, send_after=begun)
+        saga = await started(store, record, business_key=f"order-{number}")
+        async with store.transaction() as tx:
+            if why and record.command_id:
+                await tx.put_off_sends({record.command_id: (begun + timedelta(hours=1), why)})
+            await tx.change_locks(saga, [LocksAsked("Debiting", ("account:DE-0000-0000-0000-4711",), waits=True)])
+            held = [row.id for row in await tx.contended_locks()][:1]
+            await tx.settle_locks(held, [])
+            published = Outgoing(a_message(), to_subscribers(f"order-placed.{number % 2}"))
+            await tx.add_outgoing([published, event_message(walls.PaintDried(name="north"), saga)])
+            why = f"it answers command {uuid4()}, which no saga here has sent"
+            await tx.add_unmatched([UnmatchedMessage(str(uuid4()), why, b"{}", "{}", saga.id)])
+    await store.close()
+
+
+@asynccontextmanager
+async def _jammed_queues() -> AsyncGenerator[tuple[KeepsDeadLetters, Sequence[str]]]:
+    transport = MemoryTransport()
+    queues = ["orchestrator.shop.replies", "orchestrator.shop.events", "customers", "banks"]
+    await transport.declare([QueueSpec(queue) for queue in queues])
+    await transport.subscribe("banks", prefetch_messages=1)
+    at = ["orchestrator.shop.replies"] * 412 + ["customers.dead"] * 3
+    await transport.publish([Outgoing(a_message(), to_queue(queue)) for queue in at], timeout=timedelta(seconds=30))
+    yield transport, queues
 
 
 @contextmanager
@@ -318,6 +372,7 @@ def test_no_page_shuts_anybody_out(browser: Browser, shop: Shop, scheme: str, si
             "definition": "/definitions/paint-wall?version=1",
             "letters": "/letters",
             "audit": "/audit",
+            "bus": "/bus",
         }
         for name, path in pages.items():
             page.goto(path)
@@ -337,6 +392,35 @@ def test_no_page_shuts_anybody_out(browser: Browser, shop: Shop, scheme: str, si
     assert faults == {}
     numbers = [int(number) for number in re.findall(r"\d+", dark)[:3]]
     assert (max(numbers) < 60) if scheme == "dark" else (min(numbers) > 200)
+
+
+@pytest.mark.parametrize(("called", "size"), [("light", DESK), ("phone", PHONE)], ids=["desk", "phone"])
+def test_the_bus_tells_where_it_jams_so_that_everybody_can_read_it(
+    browser: Browser, jam: Shop, called: str, size: dict[str, int]
+) -> None:
+    with looking(browser, jam, viewport=size) as page:
+        page.goto("/bus")
+        page.evaluate("() => { window.sameDocument = true }")
+        commands = page.get_by_role("region", name="Commands that have not left")
+        expect(commands).to_contain_text("No engine was heard of")
+        expect(commands.get_by_role("row").filter(has_text="customers")).to_contain_text("5")
+        queues = page.get_by_role("region", name="Queues")
+        expect(queues.get_by_role("row").filter(has_text="replies")).to_contain_text("nobody takes from it")
+        expect(queues.get_by_role("row").filter(has_text="warehouse")).to_contain_text("no such queue")
+        assert not serious_faults(page)
+        assert page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth") <= 0
+        shoot(page, f"bus-jammed-{called}")
+        if size is DESK:
+            page.emulate_media(color_scheme="dark")
+            assert not serious_faults(page)
+            shoot(page, "bus-jammed-dark")
+
+        with sqlite3.connect(str(make_url(jam.database_url).database)) as database:
+            database.execute("DELETE FROM message_outbox")
+        expect(page.get_by_role("region", name="Messages in the outbox")).to_contain_text("The outbox is empty")
+        assert page.evaluate("() => window.sameDocument")
+        commands.get_by_role("link").first.click()
+        page.wait_for_url("**/sagas/*")
 
 
 @pytest.mark.parametrize(("called", "size"), [("light", DESK), ("phone", PHONE)], ids=["desk", "phone"])

@@ -45,18 +45,31 @@ def test_beside_services_alone_there_is_nothing_to_show(shell: Shell) -> None:
 def test_beside_an_orchestrator_it_shows_its_sagas_and_their_dead_letters(shell: Shell) -> None:
     started = shell("start", "paint-wall", "--data", '{"name": "north"}').out.split()[0]
 
-    first, letters, saga = asyncio.run(pages(shell, "/", "/letters", f"/sagas/{started}"))
+    answers = asyncio.run(asked(shell, "/", "/letters", f"/sagas/{started}", "/bus"))
+    first, letters, saga, bus = (answer.raise_for_status().text for answer in answers)
 
     assert "In flight" in first and "No message is dead" in letters and "north" in saga
+    assert ">painter<" in bus and "memory://" in bus
 
 
-async def pages(shell: Shell, *paths: str) -> list[str]:
+def test_a_broker_that_is_away_is_told_beside_what_the_database_tells(shell: Shell) -> None:
+    shell("start", "paint-wall", "--data", '{"name": "north"}')
+    (nobody,) = free_ports(1)
+
+    bus, letters = asyncio.run(asked(shell, "/bus", "/letters", broker_url=f"amqp://guest:secret@127.0.0.1:{nobody}/"))
+
+    assert bus.status_code == 200 and "Every command that is due has left" in bus.text
+    assert "does not answer within 2 s" in bus.text
+    assert letters.status_code == 503 and "does not answer within 2 s" in letters.text
+    assert "secret" not in bus.text + letters.text
+
+
+async def asked(shell: Shell, *paths: str, **messaging: str) -> list[httpx.Response]:
     """What is answered there, beside the orchestrator."""
     settings = OrchestratorSettings.model_validate({"database_url": shell.url})
     (port,) = free_ports(1)
     async with (
-        beside(f"127.0.0.1:{port}", settings, MessagingSettings(), walls.app),
+        beside(f"127.0.0.1:{port}", settings, MessagingSettings.model_validate(messaging), walls.app),
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=90) as http,
     ):
-        answers = await asyncio.gather(*(http.get(path) for path in paths))
-    return [answer.raise_for_status().text for answer in answers]
+        return await asyncio.gather(*(http.get(path) for path in paths))

@@ -41,6 +41,7 @@ async def page(site: Site, path: str, **query: str) -> str:
         ("/definitions", "No definition is known here"),
         ("/bulk", "Nobody has acted"),
         ("/audit", "Nobody has asked"),
+        ("/bus", "Every command that is due has left"),
     ],
 )
 async def test_where_there_is_nothing_a_page_teaches(site: Site, path: str, said: str) -> None:
