@@ -26,6 +26,7 @@ from orchestrator.instance import Pin, SagaStatus
 from orchestrator.sql.backlog import old_sagas
 from orchestrator.sql.connecting import ConnectionSettings, connect
 from orchestrator.sql.migrate import upgrade
+from orchestrator.sql.waiting import waiting
 from orchestrator.status import SagaFilter, list_sagas, timeline_of
 from orchestrator.views import StuckRow, read_view
 from orchestrator.web.surveys import Pace, ended_by_hour, pace_of, survey
@@ -145,6 +146,7 @@ def questions(options: Namespace) -> dict[str, Callable[[Connection], Any]]:
         "older than alarm_after, none": lambda c: old_sagas(c, begun(timedelta(days=29)), now, None),
         "older than alarm_after, nearly all": lambda c: old_sagas(c, begun(timedelta(hours=1)), now, None),
         "overview": lambda c: survey(c, [], Pace([], {})),
+        "bus, without the broker": lambda c: waiting(c, now, None),
         "ended by the hour (read once a minute)": lambda c: ended_by_hour(c, now=now),
         "how long they took (read every five minutes)": lambda c: pace_of(c, now=now),
         "timeline of one": lambda c: timeline_of(c, list_sagas(c, SagaFilter(key="key-7"), limit=1)[0].saga_id),
