@@ -140,7 +140,7 @@ class OrchestratorService:
         engine_settings = EngineSettings(
             settings.batch, grace, settings.seconds("keep_events"), settings.seconds("needs_version"), limits
         )
-        sagas = AtHand(self._store, _AT_HAND if self._store.writes_unlocked else 0)
+        sagas = AtHand(self._store, _AT_HAND)
         self._engine = Engine(
             self._registry, self._store, self._sender, engine_settings, watching=self._watching, at_hand=sagas
         )

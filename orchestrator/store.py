@@ -379,11 +379,6 @@ class StoreTransaction(Protocol):
 class SagaStore(Protocol):
     """A database that keeps sagas."""
 
-    @property
-    def writes_unlocked(self) -> bool:
-        """Whether `write` costs less than a transaction, and `read_commands` gives something."""
-        ...
-
     async def open(self) -> None:
         """Connect and check the schema.
 

@@ -101,11 +101,6 @@ class MemoryStore:
     def _begin(self) -> MemoryTransaction:
         return MemoryTransaction(self.tables, self._clock, self._new_id)
 
-    @property
-    def writes_unlocked(self) -> bool:
-        """No: a transaction costs as little."""
-        return False
-
     async def read_commands(self, command_ids: Sequence[UUID]) -> tuple[Mapping[UUID, CommandRef], Locked]:
         """Find attempts, and their sagas as they are now."""
         async with self._lock:

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from orchestrator.errors import ConcurrentUpdate
 from orchestrator.memory import SystemClock
 from orchestrator.signals import Decision
 from orchestrator.sql.cold import Cold
@@ -111,24 +112,20 @@ class SqlStore:
             here = None if using.inside is None else using.inside.connection
             yield SqlTransaction(using.connection, self._hot, self._cold, self.schema, here=here)
 
-    @property
-    def writes_unlocked(self) -> bool:
-        """On PostgreSQL without a pooler."""
-        return self._unlocked is not None
-
     async def read_commands(self, command_ids: Sequence[UUID]) -> tuple[Mapping[UUID, CommandRef], Locked] | None:
         """One statement on PostgreSQL; None on SQLite, and behind a pooler."""
         return None if self._unlocked is None else await self._unlocked.read(command_ids)
 
     async def write(self, decisions: Sequence[Decision], now: datetime) -> bool:
-        """One statement, where `read_commands` reads.
-
-        Raises:
-            RuntimeError: it does not.
-        """
-        if self._unlocked is None:
-            raise RuntimeError("write() belongs to read_commands(), which gives nothing here; use a transaction")
-        return await self._unlocked.write(decisions, now)
+        """One statement where `read_commands` reads; else a transaction that begins by writing."""
+        if self._unlocked is not None:
+            return await self._unlocked.write(decisions, now)
+        try:
+            async with self.transaction() as tx:
+                await tx.write(decisions, now)
+        except ConcurrentUpdate:
+            return False
+        return True
 
     async def due(self) -> DueWork:
         """One statement, which locks nothing."""

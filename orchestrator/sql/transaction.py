@@ -208,6 +208,14 @@ class SqlTransaction:
         if any(decision.states for decision in decisions):
             await self._run(write_states, decisions, await self.now(), self._schema)
 
+    async def write(self, decisions: Sequence[Decision], now: datetime) -> None:
+        """Write plain decisions on sagas that are not locked here, as of this instant.
+
+        Raises:
+            ConcurrentUpdate: a saga is not what its decision was made on. Roll back: others may be written already.
+        """
+        await self._run(self._hot.save, decisions, now)
+
     @asynccontextmanager
     async def session(self, *, timeout: timedelta) -> AsyncGenerator[AsyncSession]:
         """One statement, and a savepoint."""

@@ -47,7 +47,7 @@ class Writes:
         self._statement = cache(lambda *parts: Statement(named(schema, _written(parts)), dialect))
 
     def write(self, connection: Connection, decisions: Sequence[Decision], now: datetime) -> bool:
-        """Write all, of at least one, or nothing where a revision is another one; return whether it was written."""
+        """Write all, of at least one, or nothing where a saga is not what its decision was made on; return whether."""
         rows = {part: found for part, found in _rows(decisions, now).items() if found}
         values = columnwise(UPDATED_INSTANCE_COLUMNS, [instance_update(decision.instance) for decision in decisions])
         values |= columnwise(_MADE_ON, [(decision.made_on,) for decision in decisions])

@@ -15,7 +15,7 @@ from orchestrator.at_hand import AtHand
 from orchestrator.instance import ITEMS, SagaInstance, SagaStatus, StepStatus
 from orchestrator.roster import Roster
 from orchestrator.signals import Decision, Note, Replaced
-from orchestrator.sql import SqlStore, unlocked
+from orchestrator.sql import ConnectionSettings, SqlStore, unlocked
 from orchestrator.sql.hot import named
 from orchestrator.sql.rows import INSTANCE_COLUMNS
 from orchestrator.sql.statements import Statement
@@ -163,11 +163,26 @@ async def test_a_lost_connection_is_replaced_by_the_next_statement(store: Any) -
     assert await store.read_commands([the_command(saga)])
 
 
-async def test_sqlite_has_no_use_for_it(tmp_path: Any) -> None:
-    async with opened(make_store("sqlite", f"sqlite:///{tmp_path / 'sagas.db'}", None)) as store:
-        assert await store.read_commands([uuid4()]) is None
-        with pytest.raises(RuntimeError, match="use a transaction"):
-            await store.write([], NOON)
+@pytest.mark.parametrize("kind", ["sqlite", "behind a pooler"])
+async def test_where_nothing_is_read_without_a_transaction_what_is_at_hand_is_written_all_the_same(
+    request: pytest.FixtureRequest, tmp_path: Any, clock: MovableClock, kind: str
+) -> None:
+    if kind == "sqlite":
+        made = make_store("sqlite", f"sqlite:///{tmp_path / 'sagas.db'}", clock)
+    else:
+        pooled = ConnectionSettings(external_pooler=True)
+        made = SqlStore(request.getfixturevalue("migrated_database"), settings=pooled, clock=clock)
+    async with opened(made) as store:
+        one, two = await stored(store, command()), await stored(store, command())
+        assert await store.read_commands([the_command(one)]) is None
+        assert await store.write([adding(saga, command("Next", seq=2)) for saga in (one, two)], NOON)
+        written = await load(store, one.id)
+        assert {key.step for key in written.steps} == {*(key.step for key in one.steps), "Next"}
+
+        third = command("Third", seq=3)
+        current, outdated = await load(store, two.id), one
+        assert not await store.write([adding(current, third), adding(outdated, third)], NOON)
+        assert await load(store, two.id) == current
 
 
 @ON_POSTGRESQL
