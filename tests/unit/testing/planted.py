@@ -24,6 +24,7 @@ from orchestrator.outgoing import command_message
 from orchestrator.plan import Branch, ItemsLeaf, LeafPlan
 from orchestrator.signals import Decision, Incoming, ReplyReceived
 from orchestrator.store_records import SagaCommand
+from orchestrator.transacting import Transacting
 from orchestrator.transitions import decide
 from orchestrator.tree import Ready
 
@@ -192,7 +193,7 @@ def publishes_before_the_commit(patch: pytest.MonkeyPatch) -> None:
         return []
 
     _sender: Any = None
-    run = vars(Engine)["_run"]
+    run = vars(Transacting)["_run"]
 
     async def noting(engine: Engine, work: Any) -> None:
         nonlocal _sender
