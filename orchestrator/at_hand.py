@@ -95,7 +95,7 @@ class AtHand:
 
     def forget(self, command_ids: Iterable[UUID]) -> bool:
         """Forget sagas that await answers to these, whose rows are others by now; return whether there were some."""
-        kept = [one for one in command_ids if one in self._kept]
+        kept = {one for one in command_ids if one in self._kept}
         for command_id in kept:
             self._drop(command_id)
         return bool(kept)

@@ -122,7 +122,7 @@ async def test_what_somebody_else_did_meanwhile_counts(bench: Workbench) -> None
         await tx.add_signals([NewSignal(saga_id, *row)])
     await other.engine.signals(10)
 
-    await bench.engine.replies(replies)
+    await bench.engine.replies([*replies, replies[0]])
 
     assert bench.saga(saga_id).status is SagaStatus.COMPENSATING
     assert bench.saga(saga_id).steps[UNDO].status is StepStatus.OUTSTANDING
