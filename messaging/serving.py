@@ -16,6 +16,7 @@ from messaging.consumer import ServiceRunner
 from messaging.errors import SettingsError
 from messaging.logged import MessageIds
 from messaging.middleware import Middleware
+from messaging.printable import LineFormatter
 from messaging.service import Service
 from messaging.wiring import transport_from
 
@@ -61,8 +62,8 @@ def show_logs() -> None:
     if not logging.getLogger().handlers:
         handler = logging.StreamHandler()
         handler.addFilter(MessageIds())
-        form = "%(asctime)s %(levelname)s %(name)s: %(message)s%(ids)s"
-        logging.basicConfig(level=logging.INFO, format=form, handlers=[handler])
+        handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s%(ids)s"))
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
         quieten_libraries()
 
 

@@ -113,7 +113,7 @@ def _act_on_one(saga_id: UUID, order: many.Order, database_url: str | None, *, a
     if as_json:
         output.print_json(row)
     else:
-        typer.echo(f"Accepted: {how_it_stands(row)}")
+        output.say(f"Accepted: {how_it_stands(row)}")
 
 
 async def _asked(saga_id: UUID, order: many.Order, database_url: str | None) -> SagaRow:

@@ -45,7 +45,7 @@ def complete(
     if as_json:
         output.print_json(row)
     else:
-        typer.echo(f"Accepted: {how_it_stands(row)}")
+        output.say(f"Accepted: {how_it_stands(row)}")
 
 
 def _answer(data: str, failure: str) -> Answer:

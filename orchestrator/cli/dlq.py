@@ -274,15 +274,9 @@ def _tell(outcome: Outcome, done: str, *, as_json: bool) -> None:
         error = None if outcome.error is None else str(outcome.error)
         output.print_json({"id": outcome.id, "queue": outcome.queue, "result": result, "error": error})
         return
-    typer.echo(f"{result}  {outcome.queue}  {_plain(outcome.id)}")
+    output.say(f"{result}  {outcome.queue}  {outcome.id}")
     if outcome.error is not None:
-        typer.echo(f"  {_plain(str(outcome.error))}", err=True)
-
-
-def _plain(text: str) -> str:
-    from orchestrator.cli.letters import printable
-
-    return printable(text)
+        output.say(f"  {outcome.error}", err=True)
 
 
 def _tell_found(asked: Asked, would: str) -> None:
@@ -291,7 +285,7 @@ def _tell_found(asked: Asked, would: str) -> None:
         if asked.as_json:
             output.print_json({"id": letter.id, "queue": letter.queue, "result": would, "error": None})
         else:
-            typer.echo(f"{would}  {letter.queue}  {_plain(letter.id)}")
+            output.say(f"{would}  {letter.queue}  {letter.id}")
     if found:
         typer.echo(f"{_counted(len(found))}. Nothing was done.", err=True)
 

@@ -63,7 +63,8 @@ async def _read(
 def _print_table(console: Console, groups: Sequence[FailureGroup]) -> None:
     from rich.text import Text
 
-    table = output.table("sagas", "saga", "at", "error", "last", "one of them", terminal=console.is_terminal)
+    headings = ("sagas", "saga", "at", "error", "last", "one of them")
+    table = output.table(*headings, terminal=console.is_terminal, folds=headings.index("error"))
     for group in groups:
         error = ": ".join(part for part in (group.reason, group.error_code, group.error_text) if part)
         ago = f"{duration(datetime.now(UTC) - group.last)} ago"

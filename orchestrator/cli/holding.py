@@ -113,7 +113,7 @@ def _tell(holds: Sequence[Hold], *, as_json: bool) -> None:
 
     if not output.printed_for_programs(holds, as_json=as_json, as_csv=False):
         for one in holds:
-            typer.echo(f"{one.which}  held since {told(one)}")
+            output.say(f"{one.which}  held since {told(one)}")
 
 
 def _tell_waiting(waiting: int, *, dry_run: bool) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from messaging.printable import printable
 from orchestrator.cli import output
 from orchestrator.words import duration
 
@@ -24,7 +25,7 @@ def print_table(console: Console, letters: Iterable[DeadLetter]) -> None:
     table = output.table("queue", "id", "type", "age", "attempts", "reason", terminal=console.is_terminal)
     for letter in letters:
         words = (letter.queue, letter.id, letter.envelope.type, _age(letter), _attempts(letter), letter.reason)
-        table.add_row(*(Text(printable(word)) for word in words))
+        table.add_row(*(Text(word) for word in words))
     output.print_table(console, table)
 
 
@@ -72,7 +73,7 @@ def print_letter(console: Console, letter: DeadLetter) -> None:
     _print_block(console, f"body, {len(body)} bytes, {kind}", hex_excerpt(body) if text is None else text)
     if letter.detail:
         _print_block(console, "detail", letter.detail.rstrip())
-    console.print(f"→ saga dlq replay --queue {letter.queue} --id {printable(letter.id)}", markup=False, soft_wrap=True)
+    console.print(f"→ saga dlq replay --queue {letter.queue} --id {letter.id}", markup=False, soft_wrap=True)
 
 
 def _facts(letter: DeadLetter) -> list[tuple[str, str]]:
@@ -109,14 +110,9 @@ def _print_facts(console: Console, title: str, facts: list[tuple[str, str]]) -> 
 def _print_block(console: Console, title: str, text: str) -> None:
     from rich.text import Text
 
-    console.print(Text(printable(title), "bold"), soft_wrap=True)
+    console.print(Text(title, "bold"), soft_wrap=True)
     for line in printable(text).splitlines():
         console.print(Text(f"  {line}"), soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """The text without what would steer a terminal: a message may hold anything."""
-    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 def hex_excerpt(raw: bytes) -> str:

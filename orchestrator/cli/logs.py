@@ -7,6 +7,7 @@ import logging
 from datetime import UTC, datetime
 
 from messaging.logged import IDS, MessageIds
+from messaging.printable import LineFormatter, printable_json
 from messaging.serving import quieten_libraries
 
 
@@ -26,10 +27,10 @@ class JsonFormatter(logging.Formatter):
             fields["alarm"] = alarm
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False)
+        return printable_json(json.dumps(fields, ensure_ascii=False))
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(LineFormatter):
     """Instant, level, logger, message, ids of the message being handled; UTC like everything in the database."""
 
     def __init__(self) -> None:

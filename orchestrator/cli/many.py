@@ -202,7 +202,7 @@ async def _tell_what_would_be(sagas: SagaClient, word: str, ids: Sequence[UUID],
         if as_json:
             output.print_json({"saga_id": saga_id, "result": would, "error": None})
         else:
-            typer.echo(f"{would}  {how_it_stands(row)}")
+            output.say(f"{would}  {how_it_stands(row)}")
     typer.echo(f"{counted(len(ids))}. Nothing was done.", err=True)
 
 
@@ -214,7 +214,7 @@ def tell(result: BulkResult, *, as_json: bool) -> None:
         return
     typer.echo(f"{result.outcome}  {result.saga_id}")
     if error is not None:
-        typer.echo(f"  {error}", err=True)
+        output.say(f"  {error}", err=True)
 
 
 def counted(number: int) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import typer
@@ -23,41 +23,45 @@ if TYPE_CHECKING:
 
     from orchestrator.sql.search import Found
 
-_NEVER_WRAPPED: Final = ("id", "status", "sent", "answered", "took", "age")
-_PLAIN_WIDTH: Final = 400
-"""Lines that programs read are not wrapped."""
-
 
 def console(*, stderr: bool = False) -> Console:
-    """Where to print: colours on a terminal, plain text that is never cut elsewhere."""
-    from rich.console import Console
+    """Where to print: colours on a terminal, plain text that is never cut elsewhere. Others' text steers neither."""
+    from orchestrator.cli import terminal
 
-    made = Console(stderr=stderr, highlight=False, emoji=False)
-    if not made.is_terminal:
-        made = Console(stderr=stderr, highlight=False, emoji=False, width=_PLAIN_WIDTH, no_color=True)
-    return made
+    return terminal.console(stderr=stderr)
 
 
-def table(*headings: str, terminal: bool) -> Table:
-    """A table: ruled on a terminal, columns of text elsewhere."""
+def table(*headings: str, terminal: bool, folds: int = -1) -> Table:
+    """A table: ruled on a terminal, columns of text elsewhere. One column may be folded, by default the last."""
     from rich import box
-    from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 2, 0, 0))
+    from orchestrator.cli.terminal import Rows
+
+    made = Rows(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 1 if terminal else 2, 0, 0))
     for heading in headings:
-        made.add_column(heading, overflow="fold", no_wrap=heading in _NEVER_WRAPPED)
+        made.add_column(heading, overflow="fold", no_wrap=True)
+    made.columns[folds].no_wrap = False
     return made
 
 
 def print_table(console: Console, table: Table) -> None:
     """Print a table; where there is no terminal, without spaces at the ends of lines."""
+    from orchestrator.cli import terminal
+
     if console.is_terminal:
-        console.print(table)
+        terminal.print_table(console, table)
         return
     with console.capture() as captured:
         console.print(table)
     for row in captured.get().splitlines():
         typer.echo(row.rstrip(), err=console.stderr)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line for people that may hold what others wrote."""
+    from messaging.printable import printable
+
+    typer.echo(printable(text), err=err)
 
 
 def tell_scans(found: Iterable[Found]) -> None:
@@ -89,7 +93,7 @@ def printed_for_programs(rows: Sequence[Any], *, as_json: bool, as_csv: bool) ->
         writer.writerows({name: _cell(value) for name, value in row.items()} for row in plain_rows)
         typer.echo(lines.getvalue(), nl=False)
     for row in plain_rows if as_json else ():
-        typer.echo(json.dumps(row, ensure_ascii=False))
+        typer.echo(json_text(row))
     return as_json or as_csv
 
 
@@ -99,7 +103,9 @@ def _cell(value: Any) -> Any:
 
 def json_text(value: Any) -> str:
     """Write a value as JSON; ids and instants as they stand in the database."""
-    return json.dumps(plain(value), ensure_ascii=False)
+    from messaging.printable import printable_json
+
+    return printable_json(json.dumps(plain(value), ensure_ascii=False))
 
 
 def plain(value: Any) -> Any:

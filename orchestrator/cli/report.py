@@ -37,8 +37,10 @@ def reported(command: Callable[P, T]) -> Callable[P, T]:
         except Exception as error:
             if Debugging.wanted or _is_ours(error) or _nobody_reads(error):
                 raise
+            from messaging.printable import printable
+
             text, code = explained(error)
-            typer.secho(f"saga: {text}", err=True, fg=typer.colors.RED)
+            typer.secho(f"saga: {printable(text)}", err=True, fg=typer.colors.RED)
             raise typer.Exit(code) from None
 
     return run

@@ -95,7 +95,7 @@ def _waiting(row: SagaRow) -> str:
 
 
 def _print_timeline(console: Console, timeline: Sequence[TimelineRow]) -> None:
-    table = output.table("step", "", "message", "sent", "answered", "took", "", terminal=console.is_terminal)
+    table = output.table("step", "status", "message", "sent", "answered", "took", "", terminal=console.is_terminal)
     for row in timeline:
         table.add_row(*_cells(row))
     console.print()

@@ -41,7 +41,7 @@ def simulate(order: many.Order, ids: Sequence[UUID], choice: many.Choice, where:
             problem = told if isinstance(told, str) else None
             output.print_json({"saga_id": saga_id, "simulated": None if problem else told, "error": problem})
         else:
-            typer.echo("\n".join(_lines(order, saga_id, told)))
+            output.say("\n".join(_lines(order, saga_id, told)))
     typer.echo(f"{many.counted(len(frozen))}. Nothing was done.", err=True)
 
 

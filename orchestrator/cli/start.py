@@ -133,7 +133,7 @@ def _tell_started(started: StartedSaga, key: str | None, as_json: bool) -> None:
         return
     typer.echo(str(started.id))
     if not started.created:
-        typer.echo(f"There was a saga with the key {key!r} already; nothing was started.", err=True)
+        output.say(f"There was a saga with the key {key!r} already; nothing was started.", err=True)
 
 
 def _tell_end(row: SagaRow, as_json: bool) -> None:
@@ -143,6 +143,6 @@ def _tell_end(row: SagaRow, as_json: bool) -> None:
     if as_json:
         output.print_json(row)
     else:
-        typer.echo(how_it_stands(row))
+        output.say(how_it_stands(row))
     if row.status is not SagaStatus.COMPLETED:
         raise typer.Exit(exits.NOT_COMPLETED)

@@ -39,7 +39,7 @@ def stats(
     """
     found, held = asyncio.run(_read(database_url, saga, steps, since))
     for hold in held:
-        typer.echo(f"{hold.which} is held: its sagas do not begin. Since when, and why: saga holds", err=True)
+        output.say(f"{hold.which} is held: its sagas do not begin. Since when, and why: saga holds", err=True)
     if output.printed_for_programs(list(map(_fields, found)), as_json=as_json, as_csv=as_csv):
         return
     if not found:
@@ -90,7 +90,7 @@ def _print_table(console: Console, found: Sequence[Latency]) -> None:
 
 def _print_histogram(one: Latency) -> None:
     most = max(count for _, count in one.buckets)
-    typer.echo(f"\n{one.saga} {one.step}".rstrip())
+    output.say(f"\n{one.saga} {one.step}".rstrip())
     for bound, count in one.buckets:
         bar = "█" * max(1, round(_WIDTH * count / most))
         typer.echo(f"  up to {_told(bound):>12}  {count:>9}  {bar}")

@@ -102,7 +102,7 @@ def _tell(found: Sequence[Upgradable], *, as_json: bool) -> None:
         if as_json:
             output.print_json(one)
         else:
-            typer.echo(f"{one.saga_id}  {f'cannot be: {one.refused}' if one.refused else f'can be{without}'}")
+            output.say(f"{one.saga_id}  {f'cannot be: {one.refused}' if one.refused else f'can be{without}'}")
     refused = sum(bool(one.refused) for one in found)
     typer.echo(f"{many.counted(len(found) - refused)} can be upgraded, {refused:,} not. Nothing was done.", err=True)
     if refused:

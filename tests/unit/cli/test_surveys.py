@@ -14,9 +14,9 @@ from orchestrator.cli import exits
 from tests.unit.cli.conftest import Shell
 
 
-def ended(shell: Shell, how: str) -> str:
+def ended(shell: Shell, how: str, *more: str) -> str:
     """A saga that went so far by itself, not well."""
-    answer = shell("start", "paint-wall", "--data", json.dumps({"name": "north", "ends": how}), "--wait")
+    answer = shell("start", "paint-wall", "--data", json.dumps({"name": "north", "ends": how}), "--wait", *more)
     assert answer.code == exits.NOT_COMPLETED, answer.err
     return answer.out.split()[0]
 
