@@ -214,9 +214,13 @@ class StatusReader:
         """What to raise where there is no saga of this id."""
         return await self.read(missing, saga_id, schema=self.schema)
 
-    async def list(self, which: SagaFilter = EVERYTHING, *, page_size: int = 100) -> AsyncIterator[SagaRow]:
-        """All of them, the newest first, a page at a time; each page is read in a transaction of its own."""
-        after: UUID | None = None
+    async def list(
+        self, which: SagaFilter = EVERYTHING, *, after: UUID | None = None, page_size: int = 100
+    ) -> AsyncIterator[SagaRow]:
+        """All of them, the newest first, a page at a time; each page is read in a transaction of its own.
+
+        `after` is an id: only those that come after it in this order.
+        """
         while True:
             page = await self.read(list_sagas, which, after=after, limit=page_size, schema=self.schema)
             for row in page:

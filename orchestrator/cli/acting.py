@@ -6,7 +6,6 @@ import asyncio
 import getpass
 import inspect
 from collections.abc import Callable
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 from uuid import UUID
 
@@ -30,16 +29,6 @@ Ids: TypeAlias = Annotated[
 Step: TypeAlias = Annotated[
     str, typer.Option("--step", "-s", metavar="STEP", help="Which step, if you want to be sure.", show_default=False)
 ]
-At: TypeAlias = Annotated[
-    str | None, typer.Option("--at", metavar="STEP", help="Only those that wait or are blocked here.")
-]
-Error: TypeAlias = Annotated[
-    str | None, typer.Option("--error", metavar="CODE", help="Only those turned back or blocked by this error.")
-]
-OlderThan: TypeAlias = Annotated[
-    timedelta | None,
-    typer.Option(metavar="TIME", parser=options.parsed_duration, help="Only those started so long ago: 15m, 2h, 7d."),
-]
 All: TypeAlias = Annotated[bool, typer.Option("--all", metavar="", help="All that can be asked for this.")]
 Simulate: TypeAlias = Annotated[
     bool,
@@ -62,10 +51,10 @@ def command(word: ActionWord, told: str) -> Callable[..., None]:
         saga: options.SagaName = None,
         status: options.Status = None,
         key: options.Key = None,
-        at: At = None,
-        error: Error = None,
+        at: options.At = None,
+        error: options.Error = None,
         where: options.Where = None,
-        older_than: OlderThan = None,
+        older_than: options.OlderThan = None,
         limit: options.Limit = None,
         everything: All = False,
         rate: Rate = 100,

@@ -99,6 +99,7 @@ def list_letters(
     database_url: options.DatabaseUrl = None,
     app: options.AppTarget = None,
     as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
 ) -> None:
     """List dead letters, those of a queue oldest first. With --json one line of JSON each.
 
@@ -108,10 +109,8 @@ def list_letters(
 
     asked = _asked(queue, ids, reason, type_name, older_than, limit + 1, broker_url, database_url, app, as_json)
     found = asyncio.run(_found(asked))
-    if as_json:
-        for letter in found[:limit]:
-            output.print_json(letters.line_as_json(letter))
-    elif found:
+    lines = list(map(letters.line_as_json, found[:limit]))
+    if not output.printed_for_programs(lines, as_json=as_json, as_csv=as_csv) and found:
         letters.print_table(output.console(), found[:limit])
     if not found:
         typer.echo("No dead letters match.", err=True)

@@ -26,21 +26,22 @@ def doctor(
         typer.Argument(metavar="[TARGET...]", help="MODULE:ATTRIBUTE of services whose dead letters count as well."),
     ] = None,
     *,
+    app: options.AppTarget = None,
     database_url: options.DatabaseUrl = None,
     broker_url: options.BrokerUrl = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Check database, schema, broker, settings and packages, count what waits for a person, tell which alarms are up.
 
-    Dead letters are counted in the installation's queues, and in those of its participants, where ORCHESTRATOR_APP
-    names the sagas.
+    Dead letters are counted in the installation's queues, and in those of its participants, where --app names the
+    sagas.
 
     Exits with 1 when something is wrong, with 5 when the database or the broker cannot be reached.
     """
     from orchestrator.cli import findings
     from orchestrator.cli.config import messaging_settings, orchestrator_settings
 
-    settings, messaging = orchestrator_settings(database_url), messaging_settings(broker_url)
+    settings, messaging = orchestrator_settings(database_url, app), messaging_settings(broker_url)
     found = [
         *findings.packages(),
         *findings.settings_read(),

@@ -85,7 +85,9 @@ def release(
 
 
 @reported
-def holds(*, database_url: options.DatabaseUrl = None, as_json: options.AsJson = False) -> None:
+def holds(
+    *, database_url: options.DatabaseUrl = None, as_json: options.AsJson = False, as_csv: options.AsCsv = False
+) -> None:
     """Tell which definitions are held: since when, by whom, and why."""
 
     async def work() -> Sequence[Hold]:
@@ -93,7 +95,7 @@ def holds(*, database_url: options.DatabaseUrl = None, as_json: options.AsJson =
             return await sagas.holds()
 
     found = asyncio.run(work())
-    _tell(found, as_json=as_json)
+    _tell(found, as_json=as_json, as_csv=as_csv)
     if not found:
         typer.echo("Nothing is held.", err=True)
 
@@ -108,10 +110,10 @@ async def _known(name: str, version: int | None, database_url: str | None) -> bo
     return any(pin.name == name and version in (None, pin.version) for worker in workers for pin in worker.pins)
 
 
-def _tell(holds: Sequence[Hold], *, as_json: bool) -> None:
+def _tell(holds: Sequence[Hold], *, as_json: bool, as_csv: bool = False) -> None:
     from orchestrator.asking_holds import told
 
-    if not output.printed_for_programs(holds, as_json=as_json, as_csv=False):
+    if not output.printed_for_programs(holds, as_json=as_json, as_csv=as_csv):
         for one in holds:
             output.say(f"{one.which}  held since {told(one)}")
 

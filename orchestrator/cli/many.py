@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Container, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -130,8 +130,13 @@ def ended(outcomes: Counter[str]) -> None:
     """Tell how many of each there were, and exit with the worst of them."""
     if outcomes:
         typer.echo(", ".join(f"{outcome}: {count:,}" for outcome, count in outcomes.items()), err=True)
+    exit_with_worst(outcomes)
+
+
+def exit_with_worst(outcomes: Container[str]) -> None:
+    """End the program unless all went well."""
     for outcome, code in _CODES.items():
-        if outcomes[outcome]:
+        if outcome in outcomes:
             raise typer.Exit(code)
 
 
@@ -194,16 +199,25 @@ def say_yes(question: str, otherwise: str) -> None:
 
 
 async def _tell_what_would_be(sagas: SagaClient, word: str, ids: Sequence[UUID], *, as_json: bool) -> None:
+    from orchestrator.bulk import BulkOutcome, BulkResult
     from orchestrator.cli.describe import how_it_stands
+    from orchestrator.errors import UnknownSaga
 
-    would = f"would {word}"
+    would, unknown = f"would {word}", False
     for saga_id in ids:
-        row = await sagas.get(saga_id)
+        try:
+            row = await sagas.get(saga_id)
+        except UnknownSaga as error:
+            unknown = True
+            tell(BulkResult(saga_id, BulkOutcome.UNKNOWN, error), as_json=as_json)
+            continue
         if as_json:
             output.print_json({"saga_id": saga_id, "result": would, "error": None})
         else:
             output.say(f"{would}  {how_it_stands(row)}")
     typer.echo(f"{counted(len(ids))}. Nothing was done.", err=True)
+    if unknown:
+        raise typer.Exit(exits.NOT_FOUND)
 
 
 def tell(result: BulkResult, *, as_json: bool) -> None:

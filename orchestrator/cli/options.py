@@ -109,6 +109,16 @@ Status: TypeAlias = Annotated[
 Key: TypeAlias = Annotated[
     str | None, typer.Option("--key", metavar="KEY", help="Only with this business key.", show_default=False)
 ]
+At: TypeAlias = Annotated[
+    str | None, typer.Option("--at", metavar="STEP", help="Only those that wait or are blocked here.")
+]
+Error: TypeAlias = Annotated[
+    str | None, typer.Option("--error", metavar="CODE", help="Only those turned back or blocked by this error.")
+]
+OlderThan: TypeAlias = Annotated[
+    timedelta | None,
+    typer.Option(metavar="TIME", parser=parsed_duration, help="Only those started so long ago: 15m, 2h, 7d."),
+]
 Where: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(

@@ -211,6 +211,7 @@ _add(
     "saga list --saga create-order --key 1001 --json",
     "saga list --status blocked --limit 10000 --csv > blocked.csv",
     "saga list --where customer=c-17 --where channel=web",
+    "saga list --error sold-out --older-than 2h --after 019f6d3a-...",
 )
 _add("show", show.show, _SAGAS, "saga show 019f6d3a-...", "saga show 019f6d3a-... --json")
 _add("why", why.why, _SAGAS, "saga why 019f6d3a-...", "saga why 019f6d3a-... --json")

@@ -32,22 +32,25 @@ class Where:
 
 
 def simulate(order: many.Order, ids: Sequence[UUID], choice: many.Choice, where: Where, *, as_json: bool) -> None:
-    """Tell what would be done to each of these sagas, or of those that are chosen."""
+    """Tell what would be done to each of these sagas, or of those that are chosen; exits with the worst of it."""
     frozen = ids or asyncio.run(_chosen(order, choice, where))
     if not frozen:
         typer.echo("No sagas match.", err=True)
+    outcomes: set[str] = set()
     for saga_id, told in asyncio.run(_simulated(order, frozen, where)):
         if as_json:
             problem = told if isinstance(told, str) else None
             output.print_json({"saga_id": saga_id, "simulated": None if problem else told, "error": problem})
         else:
             output.say("\n".join(_lines(order, saga_id, told)))
+        outcomes.add("unknown" if isinstance(told, str) else "refused" if told.refused else "would be done")
     typer.echo(f"{many.counted(len(frozen))}. Nothing was done.", err=True)
+    many.exit_with_worst(outcomes)
 
 
 async def _chosen(order: many.Order, choice: many.Choice, where: Where) -> Sequence[UUID]:
     async with many.client(where.database_url) as sagas:
-        return await sagas.ids(choice.among(order.word), limit=choice.limit)
+        return await many.chosen(sagas, choice.among(order.word), choice.limit)
 
 
 async def _simulated(order: many.Order, ids: Sequence[UUID], where: Where) -> Sequence[tuple[UUID, Simulated | str]]:

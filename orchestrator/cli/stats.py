@@ -82,15 +82,18 @@ def _print_table(console: Console, found: Sequence[Latency]) -> None:
 
     table = output.table("saga", "step", "ended", "mean", *_SHARES, "longest", terminal=console.is_terminal)
     for one in found:
-        step = f"↩ {one.step}" if one.direction == "compensation" else one.step
         took = [one.mean, *map(one.percentile, _SHARES.values()), one.longest]
-        table.add_row(Text(one.saga), Text(step), str(one.count), *map(_told, took))
+        table.add_row(Text(one.saga), Text(_step(one)), str(one.count), *map(_told, took))
     output.print_table(console, table)
+
+
+def _step(one: Latency) -> str:
+    return f"↩ {one.step}" if one.direction == "compensation" else one.step
 
 
 def _print_histogram(one: Latency) -> None:
     most = max(count for _, count in one.buckets)
-    output.say(f"\n{one.saga} {one.step}".rstrip())
+    output.say(f"\n{one.saga} {_step(one)}".rstrip())
     for bound, count in one.buckets:
         bar = "█" * max(1, round(_WIDTH * count / most))
         typer.echo(f"  up to {_told(bound):>12}  {count:>9}  {bar}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 import sqlite3
 import time
@@ -61,10 +63,12 @@ def test_a_list_tells_queue_id_type_reason_and_attempts(shell: Shell) -> None:
 
     said = shell("dlq", "list")
     (line,) = map(json.loads, shell("dlq", "list", "--json").out.splitlines())
+    (row,) = csv.DictReader(io.StringIO(shell("dlq", "list", "--csv").out))
 
     assert said.out.splitlines()[1].split()[:3] == ["painter", ID, "walls.paint"]
     assert "handler-raised: KeyError: 'blue'" in said.out
     assert (line["queue"], line["id"], line["type"], line["attempts"]) == ("painter", ID, "walls.paint", 3)
+    assert row == {name: str(value) for name, value in line.items()}
     assert line["died_at"][4] == "-" and len(line["died_at"]) == len("2031-02-03 04:05:06.000789")
 
 

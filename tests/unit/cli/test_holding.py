@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 
 from orchestrator.cli import exits
@@ -37,6 +39,8 @@ def test_what_is_held_is_told_by_whom_and_why(shell: Shell) -> None:
     assert "paint-wall (all versions)  held since 2" in shell("holds").out
     told = json.loads(shell("holds", "--json").out)
     assert (told["saga"], told["version"], told["reason"]) == ("paint-wall", None, "the paint is off")
+    (row,) = csv.DictReader(io.StringIO(shell("holds", "--csv").out))
+    assert (row["saga"], row["version"], row["reason"]) == ("paint-wall", "", "the paint is off")
     assert "paint-wall (all versions) is held: its sagas do not begin" in shell("stats").err
     doctor = shell("doctor")
     assert doctor.code == 0

@@ -72,6 +72,35 @@ def test_a_dry_run_tells_which_and_asks_nothing(action: str, shell: Shell) -> No
     assert "strike" not in shell("show", saga_id).out
 
 
+def test_a_dry_run_tells_of_all_that_are_named_also_after_one_that_is_not_there(shell: Shell) -> None:
+    saga_id, nobody = shell.start("well"), str(uuid4())
+
+    told = shell("cancel", nobody, saga_id, "--reason", "strike", "--dry-run", "--json")
+
+    assert told.code == exits.NOT_FOUND
+    assert results(told) == {nobody: "unknown", saga_id: "would cancel"}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_every_action_is_simulated_on_what_states_say(action: str, working_shell: Shell) -> None:
+    states = {"retry": "blocked", "skip": "blocked", "resolve": "blocked"}
+    data = {"name": "b", "ends": states.get(action, "waiting")}
+    saga_id = working_shell("start", "paint-wall", "--data", json.dumps(data)).out.strip()
+    at = {"blocked": "Painting", "waiting": "Drying"}[data["ends"]]
+    while saga_id not in working_shell("list", "--at", at, *(("--status", "blocked") * (action in states))).out:
+        pass
+    if action == "resume":
+        assert working_shell("pause", saga_id, "--reason", "the rain").code == 0
+    before = working_shell("show", saga_id, "--json").json
+
+    told = working_shell(action, "--where", f"ends={data['ends']}", "--reason", "r", "--simulate")
+
+    assert told.code == 0, told.err
+    assert told.out.startswith(f"would {action}  {saga_id}: ")
+    assert "ends is not searchable: this reads every saga" in told.err
+    assert working_shell("show", saga_id, "--json").json == before
+
+
 def test_which_ones_must_be_said_in_one_way(shell: Shell) -> None:
     none = shell("abandon", "--reason", "strike")
     assert none.code == exits.USAGE and "say which to abandon: an ID, --saga, " in none.err
@@ -105,5 +134,6 @@ def test_a_simulation_tells_what_would_be_sent_and_does_nothing(working_shell: S
     assert "    send paint to painter (Painting, attempt 2)" in told.out
     assert "not paused" in refused.json["simulated"]["refused"]
     assert "no saga has this id" in unknown.out
+    assert (refused.code, unknown.code) == (exits.REFUSED, exits.NOT_FOUND)
     assert working_shell("show", saga_id, "--json").json["saga"]["status"] == "blocked"
     assert working_shell("show", saga_id, "--json").json["audit"] == []

@@ -158,6 +158,16 @@ def test_doctor_tells_of_batches_for_queues_that_nobody_knows(shell: Shell, monk
     assert "→ correct it; known are orchestrator.main.replies, " in answer.out
 
 
+def test_doctor_is_told_where_the_sagas_are_as_other_commands_are(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ORCHESTRATOR_APP")
+    monkeypatch.setenv("MESSAGING_COALESCE_TO", "painter")
+
+    assert "batches go to" not in shell("doctor").out
+    assert "batches go to painter" in shell("doctor", "--app", "tests.unit.cli.walls:app").out
+
+
 def test_doctor_tells_of_alarms_that_are_up(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     shell.start("well")
     monkeypatch.setenv("ORCHESTRATOR_OVERDUE_ALARM_SECONDS", "0.000001")

@@ -85,7 +85,12 @@ def test_sagas_are_listed_newest_first_and_narrowed_down(working_shell: Shell) -
     assert first in working_shell("list", "--status", "completed").out
     assert second not in working_shell("list", "--status", "completed").out
     assert second in working_shell("list", "--key", "two", "--saga", "paint-wall").out
-    assert "There are more than 1" in working_shell("list", "--limit", "1").err
+    assert f"There are more. The next page: --after {second}" in working_shell("list", "--limit", "1").err
+    (below,) = [json.loads(line) for line in working_shell("list", "--json", "--after", second).out.splitlines()]
+    assert below["saga_id"] == first
+    assert second in working_shell("list", "--at", "Drying").out
+    assert working_shell("list", "--at", "Painting").out == ""
+    assert working_shell("list", "--older-than", "1h").out == ""
     none = working_shell("list", "--key", "three")
     assert (none.code, none.out.strip(), none.err.strip()) == (0, "", "No sagas match.")
 

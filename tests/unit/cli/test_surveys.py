@@ -48,6 +48,12 @@ def test_stats_count_what_ended_and_draw_how_long_it_took(working_shell: Shell) 
     told = working_shell("stats", "--saga", "paint-wall", "--since", "1h")
     rows = list(csv.DictReader(io.StringIO(working_shell("stats", "--steps", "--csv").out)))
 
+    undone = working_shell.start("waiting")
+    while undone not in working_shell("list", "--at", "Drying").out:
+        pass
+    assert working_shell("cancel", undone, "-r", "no").code == 0
+    assert working_shell("watch", undone).code == 0
+    assert "\npaint-wall ↩ Painting\n" in working_shell("stats", "--saga", "paint-wall", "--steps").out
     assert "p95" in told.out and "█" in told.out and "up to" in told.out
     assert {row["saga"] for row in rows} == {"paint-wall"}
     assert {row["count"] for row in rows} == {"2"}
