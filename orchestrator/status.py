@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Select, TableClause, or_, select, tuple_
@@ -76,9 +76,11 @@ class TimelineRow:
 
 
 @dataclass(frozen=True, slots=True)
-class HistoryRow:
+class HistoryRow(ViewRow):
     """Something that happened beside the plain path."""
 
+    view: ClassVar[str] = "saga_history"
+    rises_with: ClassVar[str] = "id"
     id: UUID
     saga_id: UUID
     at: datetime
@@ -88,9 +90,11 @@ class HistoryRow:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditRow:
+class AuditRow(ViewRow):
     """What an operator asked for, and what became of it; `refused` says why nothing did."""
 
+    view: ClassVar[str] = "saga_audit"
+    rises_with: ClassVar[str] = "id"
     id: UUID
     saga_id: UUID
     at: datetime

@@ -1,6 +1,6 @@
 """Rows of the documented views that are about more than one saga, each as a class; reads only.
 
-`saga_status` and `saga_timeline` are in `status.py`, with what filters them.
+`saga_status`, `saga_timeline`, `saga_history` and `saga_audit` are in `status.py`, with what filters them.
 """
 
 from __future__ import annotations
@@ -12,16 +12,30 @@ from functools import lru_cache
 from typing import Any, ClassVar, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Float, Integer, TableClause, Text, column, select, table, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    Integer,
+    LargeBinary,
+    TableClause,
+    Text,
+    column,
+    select,
+    table,
+    tuple_,
+)
 
 from orchestrator.sql.types import Id, Instant
 
 _TYPES: Final[dict[str, Any]] = {
-    **dict.fromkeys(("saga_id", "held_by", "dead_letter_id"), Id),
+    **dict.fromkeys(("id", "saga_id", "held_by", "dead_letter_id", "signal_id"), Id),
     **dict.fromkeys(("version", "attempt", "seq", "round", "revision", "position"), Integer),
     **dict.fromkeys(("since", "waiting_since", "held_since", "next_wake_at", "paused_at", "dead_at", "at"), Instant),
+    "arrived_at": Instant,
     **dict.fromkeys(("started_at", "updated_at", "ended_at", "sent_at", "deadline"), Instant),
     "seconds": Float,
+    "body": LargeBinary,
 }
 
 
@@ -31,7 +45,7 @@ class ViewRow:
     __slots__ = ()
     view: ClassVar[str]
     rises_with: ClassVar[str]
-    """The column that says when: rows are read by it."""
+    """The column that says when, or an id that does: rows are read by it."""
 
 
 R = TypeVar("R", bound=ViewRow)
@@ -124,6 +138,21 @@ class DeadLetterRow(ViewRow):
 
 
 @dataclass(frozen=True, slots=True)
+class UnmatchedRow(ViewRow):
+    """A message that fits no saga, whole, and why it fits none; its secrets are not taken out."""
+
+    view: ClassVar[str] = "saga_unmatched"
+    rises_with: ClassVar[str] = "id"
+    id: UUID
+    arrived_at: datetime
+    message_id: str
+    reason: str
+    saga_id: UUID | None
+    properties: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class StateRow(ViewRow):
     """A state as it was, of a saga whose definition keeps them: JSON text, secrets included."""
 
@@ -192,5 +221,8 @@ def states_of(
     return [StateRow(*found) for found in connection.execute(statement)]
 
 
-ROWS: Final[Sequence[type[ViewRow]]] = (StuckRow, FailedRow, LatencyRow, LockWaitRow, DeadLetterRow, StateRow)
+ROWS: Final[Sequence[type[ViewRow]]] = (
+    *(StuckRow, FailedRow, LatencyRow, LockWaitRow),
+    *(DeadLetterRow, UnmatchedRow, StateRow),
+)
 """The views that have a class here."""

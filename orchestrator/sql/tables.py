@@ -75,12 +75,12 @@ def _required(name: str, *args: Any, **kwargs: Any) -> Column[str]:
     return Column(name, Text, *args, nullable=False, **kwargs)
 
 
-def _blank(name: str) -> Column[str]:
-    return Column(name, Text, nullable=False, server_default=text("''"))
+def _blank(name: str, **kwargs: Any) -> Column[str]:
+    return Column(name, Text, nullable=False, server_default=text("''"), **kwargs)
 
 
-def _instant(name: str, *, nullable: bool = True) -> Column[Any]:
-    return Column(name, Instant, nullable=nullable)
+def _instant(name: str, **kwargs: Any) -> Column[Any]:
+    return Column(name, Instant, **kwargs)
 
 
 def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
@@ -214,12 +214,12 @@ saga_signal = Table(
 saga_history = Table(
     "saga_history",
     metadata,
-    Column("id", Id, primary_key=True),
-    Column("saga_id", Id, nullable=False),
-    _instant("at", nullable=False),
-    _required("kind"),
-    _blank("step"),
-    _required("text"),
+    Column("id", Id, primary_key=True, comment="Id of the row, which rises"),
+    Column("saga_id", Id, nullable=False, comment="The saga's id"),
+    _instant("at", nullable=False, comment="When it happened"),
+    _required("kind", comment="What happened, in a word: retry, timeout, turned_back, blocked and the like"),
+    _blank("step", comment="The step it is about; empty if none"),
+    _required("text", comment="What happened, in words"),
     Index("ix_saga_history_saga", "saga_id", "id"),
 )
 
@@ -245,13 +245,13 @@ saga_event = Table(
 saga_unmatched = Table(
     "saga_unmatched",
     metadata,
-    Column("id", Id, primary_key=True),
-    _instant("arrived_at", nullable=False),
-    _required("message_id"),
-    _required("reason"),
-    Column("saga_id", Id),
-    _required("properties"),
-    Column("body", LargeBinary, nullable=False),
+    Column("id", Id, primary_key=True, comment="Id of the row, which rises"),
+    _instant("arrived_at", nullable=False, comment="When it came"),
+    _required("message_id", comment="Id of the message"),
+    _required("reason", comment="Why it fits no saga"),
+    Column("saga_id", Id, comment="The saga that it named, or was found to be about; null if there is none"),
+    _required("properties", comment="Type, headers and other properties, as JSON"),
+    Column("body", LargeBinary, nullable=False, comment="The body as it came, secrets included"),
     _partial("ix_saga_unmatched_saga", "saga_id", where="saga_id IS NOT NULL"),
 )
 
@@ -314,16 +314,16 @@ saga_state = Table(
 saga_audit = Table(
     "saga_audit",
     metadata,
-    Column("id", Id, primary_key=True),
-    Column("saga_id", Id, nullable=False),
-    _instant("at", nullable=False),
-    _required("action"),
-    Column("by", Text, nullable=False),
-    _required("reason"),
-    _required("before"),
-    _required("after"),
-    _blank("refused"),
-    Column("signal_id", Id),
+    Column("id", Id, primary_key=True, comment="Id of the row, which rises"),
+    Column("saga_id", Id, nullable=False, comment="The saga's id"),
+    _instant("at", nullable=False, comment="When an engine took the request"),
+    _required("action", comment="What was asked: retry, cancel, skip and the like"),
+    Column("by", Text, nullable=False, comment="Who asked"),
+    _required("reason", comment="Why, as they said"),
+    _required("before", comment="Status before"),
+    _required("after", comment="Status after"),
+    _blank("refused", comment="Why nothing was done; empty if it was done"),
+    Column("signal_id", Id, comment="Id of the request"),
     Index("ix_saga_audit_saga", "saga_id", "id"),
     Index("ix_saga_audit_at", "at"),
     _partial("ix_saga_audit_signal", "signal_id", where="signal_id IS NOT NULL"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -124,7 +124,7 @@ def _hour(connection: Connection, instant: Any) -> Any:
 def audits(connection: Connection, *, after: UUID | None, limit: int, schema: str | None = None) -> list[AuditRow]:
     """What operators asked of any saga, the newest first; `after` is the last id of the page before."""
     audit = in_schema(saga_audit, schema)
-    columns = [audit.c[name] for name in AuditRow.__dataclass_fields__]
+    columns = [audit.c[one.name] for one in fields(AuditRow)]
     statement = select(*columns).order_by(audit.c.id.desc()).limit(limit)
     if after is not None:
         statement = statement.where(audit.c.id < after)

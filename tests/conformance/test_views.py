@@ -21,9 +21,11 @@ from orchestrator.failures import failures
 from orchestrator.ids import new_saga_id
 from orchestrator.instance import BlockedReason, FirstCause, SagaStatus, StepStatus
 from orchestrator.latencies import Latency, latencies
+from orchestrator.signals import Decision, Note
 from orchestrator.sql import SqlStore
-from orchestrator.status import SagaRow, StatusReader, TimelineRow
-from orchestrator.views import ROWS, DeadLetterRow, FailedRow, LatencyRow, StuckRow
+from orchestrator.status import AuditRow, HistoryRow, SagaRow, StatusReader, TimelineRow
+from orchestrator.store import AuditEntry, UnmatchedMessage
+from orchestrator.views import ROWS, DeadLetterRow, FailedRow, LatencyRow, StuckRow, UnmatchedRow
 from tests.conformance.stores import NOON, SECOND, MovableClock, command, make_store, opened, sqlite_url, started
 
 ID, TEXT, NUMBER, INSTANT, SECONDS = "uuid", "text", "integer", "timestamp with time zone", "double precision"
@@ -165,7 +167,12 @@ VIEWS = {
         "signal_id": ID,
     },
 }
-TYPED = {"saga_status": SagaRow, "saga_timeline": TimelineRow, **{row.view: row for row in ROWS}}
+TYPED = {
+    "saga_status": SagaRow,
+    "saga_active": SagaRow,
+    "saga_timeline": TimelineRow,
+    **{row.view: row for row in (*ROWS, HistoryRow, AuditRow)},
+}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -216,7 +223,19 @@ async def test_every_query_of_the_page_about_sql_runs(store: SqlStore) -> None:
         await read(store, lambda c, query=query: c.exec_driver_sql(query.replace("…", str(UUID(int=1)))).all())
 
 
-@pytest.mark.parametrize("view", TYPED)
+async def test_every_column_of_the_views_tells_what_it_is(migrated_database: str) -> None:
+    asked = (
+        "SELECT c.relname, a.attname, col_description(c.oid, a.attnum) FROM pg_class c JOIN pg_attribute a "
+        "ON a.attrelid = c.oid WHERE c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped"
+    )
+    async with opened(make_store("postgresql", migrated_database, MovableClock())) as store:
+        assert isinstance(store, SqlStore)
+        async with store.engine.connect() as connection:
+            told = {(view, column): words for view, column, words in await connection.execute(text(asked))}
+    assert [(view, column) for view, columns in VIEWS.items() for column in columns if not told[view, column]] == []
+
+
+@pytest.mark.parametrize("view", sorted(VIEWS.keys() - {"saga_held"}))  # which is read by `SagaClient.holds`
 def test_each_view_has_a_typed_row(view: str) -> None:
     assert [field.name for field in fields(TYPED[view])] == list(VIEWS[view])
 
@@ -292,3 +311,20 @@ async def test_dead_letters_kept_in_the_database_can_be_read(store: SqlStore, re
     (row,) = await reader.rows(DeadLetterRow)
 
     assert (row.queue, row.message, row.message_id, row.reason) == ("payments", "charge", "m-1", "handler-raised")
+
+
+async def test_what_fits_no_saga_and_what_operators_asked_can_be_read(store: SqlStore, reader: StatusReader) -> None:
+    saga = await started(store)
+    async with store.transaction() as tx:
+        await tx.add_unmatched([UnmatchedMessage("m-1", "no saga has sent it", b"\xff", '{"type": "paid"}')])
+        await tx.add_audit([AuditEntry(saga.id, "cancel", "ann", "why", "running", "", "too late")])
+        locked = (await tx.lock([saga.id])).sagas[saga.id]
+        await tx.save([Decision(locked, notes=(Note("retry", "again", "Shipping"),))])
+
+    (unmatched,) = await reader.rows(UnmatchedRow)
+    (noted,) = await reader.rows(HistoryRow, limit=5, newest_first=True)
+    (asked,) = await reader.rows(AuditRow)
+
+    assert (unmatched.message_id, unmatched.body, unmatched.saga_id) == ("m-1", b"\xff", None)
+    assert (noted.saga_id, noted.kind, noted.step) == (saga.id, "retry", "Shipping")
+    assert (asked.saga_id, asked.by, asked.refused) == (saga.id, "ann", "too late")

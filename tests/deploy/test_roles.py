@@ -98,6 +98,15 @@ def test_the_role_that_runs_changes_no_table(roles: Roles, statement: str) -> No
         roles.ask("saga_run", statement)
 
 
+def test_the_role_that_reads_reads_what_operators_asked_and_why_messages_fit_no_saga(roles: Roles) -> None:
+    asked = "SELECT at, action, by, reason, refused FROM saga_audit"
+    roles.ask("saga_read", f"{asked}; SELECT at, kind, step, text FROM saga_history")
+    assert roles.ask("saga_read", "SELECT arrived_at, message_id, reason, saga_id FROM saga_unmatched") == []
+    for secret in ("body", "properties"):
+        with pytest.raises(InsufficientPrivilege):
+            roles.ask("saga_read", f"SELECT {secret} FROM saga_unmatched")
+
+
 def test_the_role_that_reads_reads_every_view_without_secrets_and_no_table(roles: Roles) -> None:
     named = roles.ask("saga_migrate", "SELECT viewname FROM pg_views WHERE schemaname = 'public'")
     views = [str(name) for (name,) in named if name != "saga_state_history"]
