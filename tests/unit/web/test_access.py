@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any
 from uuid import uuid4
 
 import pytest
-from fastapi.routing import APIRoute
 from pydantic import SecretStr, ValidationError
+from sqlalchemy import func, select
 
 from messaging.errors import SettingsError
+from orchestrator.sql.tables import metadata
 from orchestrator.web import DashboardSettings
 from orchestrator.web.access import Access
 from orchestrator.web.app import create_app
 from orchestrator.web.serving import served
 from tests.unit.web.conftest import READ_TOKEN, TOKEN, Site, opened
+from tests.unit.web.paths import paths
 
 OPEN_TO_ALL = {"/livez", "/readyz", "/login"}
 BY_A_TOKEN_OF_ITS_OWN = {"/api/complete"}
@@ -26,27 +28,9 @@ def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
 
-def routes(site: Site, method: str) -> list[str]:
-    """Every path of the application that takes this method, with ids filled in."""
-    app: Any = site.http._transport.app  # type: ignore[attr-defined]
-    paths = [path for path, methods in _paths(app.routes) if method in methods]
-    assert len(paths) > 7, "the framework keeps its routes elsewhere now"
-    for name in ("saga_id", "bulk_id", "action_id"):
-        paths = [path.replace(f"{{{name}}}", str(uuid4())) for path in paths]
-    return [path.replace("{name}", "create-order") for path in paths]
-
-
-def _paths(found: Any) -> Any:
-    for route in found:
-        if isinstance(route, APIRoute):
-            yield route.path, route.methods
-        elif hasattr(route, "original_router"):
-            yield from _paths(route.original_router.routes)
-
-
 async def test_strangers_see_nothing(url: str) -> None:
     async with opened(url, token=TOKEN) as site:
-        for path in set(routes(site, "GET")) - OPEN_TO_ALL:
+        for path in set(paths(site, "GET")) - OPEN_TO_ALL:
             answer = await site.http.get(path)
             assert answer.status_code in (401, 303), path
             assert answer.status_code == 401 or answer.headers["location"] == "/login", path
@@ -54,13 +38,13 @@ async def test_strangers_see_nothing(url: str) -> None:
 
 async def test_every_write_of_a_stranger_is_refused(url: str) -> None:
     async with opened(url, token=TOKEN) as site:
-        for path in set(routes(site, "POST")) - BY_A_TOKEN_OF_ITS_OWN:
+        for path in set(paths(site, "POST")) - BY_A_TOKEN_OF_ITS_OWN:
             answer = await site.http.post(path, json={"action": "retry", "reason": "x", "saga_ids": [str(uuid4())]})
             assert answer.status_code == 401, path
 
 
 async def test_every_write_without_a_csrf_token_is_refused_where_the_browser_speaks_for_itself(site: Site) -> None:
-    writing = {path for path in routes(site, "POST") if not path.endswith("/simulate")}
+    writing = {path for path in paths(site, "POST") if not path.endswith("/simulate")}
     for path in writing - OPEN_TO_ALL - BY_A_TOKEN_OF_ITS_OWN:
         for sent in ({}, {"csrf": "made-up"}):
             form = {"action": "retry", "reason": "x", **sent}
@@ -70,6 +54,36 @@ async def test_every_write_without_a_csrf_token_is_refused_where_the_browser_spe
             answer = await site.http.post(path, **asked, headers={"x-csrf-token": sent.get("csrf", "")})
             assert answer.status_code == 403, path
             assert "CSRF" in answer.text, path
+
+
+@pytest.mark.parametrize(
+    ("token", "settings"),
+    [(READ_TOKEN, {}), (TOKEN, {"read_only": True}), (READ_TOKEN, {"read_only": True})],
+    ids=["reader", "read-only", "reader of read-only"],
+)
+async def test_every_write_of_somebody_who_may_only_look_is_refused_and_writes_nothing(
+    url: str, token: str, settings: dict[str, bool]
+) -> None:
+    async with opened(url, token=TOKEN, read_token=READ_TOKEN, **settings) as site:
+        saga = await site.blocked()
+        open_to_them = OPEN_TO_ALL | {"/logout"} | (set() if settings else BY_A_TOKEN_OF_ITS_OWN)
+        before = await rows_of(site)
+        for path in {re.sub("[0-9a-f-]{36}", str(saga), path) for path in paths(site, "POST")} - open_to_them:
+            if path.endswith("/simulate"):
+                continue
+            asked = {"action": "retry", "reason": "x", "saga_ids": [str(saga)], "token": "t"}
+            given = {"json": asked} if path.startswith("/api") else {"data": asked}
+            answer = await site.http.post(path, **given, headers=bearer(token))
+            assert answer.status_code == 403, path
+            assert "read-only" in answer.text or "look and not act" in answer.text, path
+        assert await rows_of(site) == before
+
+
+async def rows_of(site: Site) -> dict[str, int]:
+    """How many rows each table has."""
+    async with site.store.engine.connect() as connection:
+        counts = {table.name: select(func.count()).select_from(table) for table in metadata.sorted_tables}
+        return {name: (await connection.execute(count)).scalar_one() for name, count in counts.items()}
 
 
 async def test_a_reader_looks_and_may_not_act(url: str) -> None:

@@ -16,6 +16,7 @@ from messaging.messages import Command, Reply
 from orchestrator import Orchestrator, Saga, Searchable, Step
 from orchestrator.registry import pin_of
 from tests.unit.web.conftest import Site, opened
+from tests.unit.web.test_text import SQL
 
 
 class Address(BaseModel):
@@ -76,6 +77,17 @@ async def test_a_list_is_narrowed_down_by_states_and_tells_what_was_read_for_it(
     assert (keys(scanned), list(scanned["scanned"])) == (["Bonn"], ["address.city"])
     assert "address.city is not searchable: this reads every saga" in scanned["scanned"]["address.city"]
     assert keys(await found(shop, "customer=ann", "address.city=Bonn")) == []
+
+
+@pytest.mark.parametrize("word", SQL)
+@pytest.mark.parametrize("path", ["customer", "address.city"])
+async def test_sql_in_what_states_are_to_say_finds_and_chooses_nothing(shop: Site, path: str, word: str) -> None:
+    assert (await found(shop, f"{path}={word}"))["items"] == []
+    assert (await shop.http.get("/sagas", params={"where": f"{path}={word}"})).status_code == 200
+    asked = {"action": "abandon", "reason": "x", "where": {"state": {path: word}}}
+    assert (await shop.http.post("/api/bulk", json=asked, headers=await shop.csrf())).status_code == 409
+    answer = await shop.http.get("/api/sagas", params={"where": f"{path}{word}=x"})
+    assert answer.status_code == 422 or answer.json()["items"] == []
 
 
 @pytest.mark.parametrize("where", ["customer", "=x", "a b=x", "customer[0]=x"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from itertools import product
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -20,6 +22,7 @@ from tests.conformance.bookings import BookTrip, Card, Trip, app, travel
 from tests.conformance.stores import command
 from tests.unit.cli import walls
 from tests.unit.web.conftest import Site, opened
+from tests.unit.web.paths import filled, parameters, routes
 from tests.unit.web.test_api import SOON
 
 SCRIPT = """</pre><script>alert(1)</script><img src=x onerror="alert(1)">'"><svg/onload=alert(1)>"""
@@ -95,6 +98,33 @@ async def test_sql_in_a_filter_is_a_word_like_any_other(site: Site, name: str) -
         assert page.status_code == (422 if name == "status" else 200), word
 
     assert len((await site.http.get("/api/sagas")).json()["items"]) == 1
+
+
+async def test_sql_is_a_word_like_any_other_wherever_something_is_asked_for(site: Site) -> None:
+    await site.saga(command(), business_key="42")
+    asked, before = 0, (await site.http.get("/api/sagas")).json()["items"]
+    for route in routes(site, "GET"):
+        if route.path.endswith("/events"):  # takes the filters of /api/sagas, and does not end
+            continue
+        for word, parameter in product(SQL, parameters(route)):
+            path = filled(route.path.replace(f"{{{parameter}}}", quote(word, safe="")))
+            answer = await site.http.get(path, params={parameter: word}, headers={parameter: quote(word)})
+            assert answer.status_code < 500, (path, parameter, word)
+            asked += 1
+
+    assert asked > 200
+    assert (await site.http.get("/api/sagas")).json()["items"] == before
+
+
+@pytest.mark.parametrize("name", ["saga", "key", "step"])
+async def test_sql_that_chooses_sagas_for_a_bulk_action_chooses_none(site: Site, name: str) -> None:
+    await site.blocked()
+    for word in SQL:
+        asked = {"action": "abandon", "reason": word, "where": {name: word}}
+        answer = await site.http.post("/api/bulk", json=asked, headers=await site.csrf())
+        assert answer.status_code == 409, word
+
+    assert (await site.http.get("/api/bulk")).json() == []
 
 
 @pytest.mark.parametrize(
