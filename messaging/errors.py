@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from messaging.messages import Failure
@@ -140,6 +140,10 @@ class PublishError(MessagingError):
         super().__init__(f"message {message_id} to {destination}: {problem}")
 
 
+NO_QUEUE: Final = "no queue takes it"
+"""How the text of `Unroutable` begins, also where only that was kept."""
+
+
 class Unroutable(PublishError):
     """The broker gave the message back: no queue takes it. It did not arrive."""
 
@@ -147,8 +151,7 @@ class Unroutable(PublishError):
         super().__init__(
             message_id,
             destination,
-            "no queue takes it. Start the service that consumes it (it declares its own queue), "
-            "or correct the destination",
+            f"{NO_QUEUE}. Start the service that consumes it (it declares its own queue), or correct the destination",
         )
 
 

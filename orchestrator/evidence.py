@@ -6,7 +6,7 @@ Reads only, locks nothing. `read_evidence` runs on a blocking connection, inside
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, and_, func, or_, select
 
 from orchestrator.holds import Hold
-from orchestrator.instance import LOCKS, TIMER, Direction, Pin, SagaStatus, StepStatus
+from orchestrator.instance import CHILD, LOCKS, TIMER, Direction, Pin, SagaStatus, StepStatus
 from orchestrator.sql.holds import held
 from orchestrator.sql.tables import (
     in_schema,
@@ -78,6 +78,8 @@ class Awaited:
     """Of an event wait: unconsumed events of this type that are kept, under whichever key."""
     holders: Sequence[Holder] = ()
     """Of a step that waits for its locks: who has them."""
+    child: SagaRow | None = None
+    """Of a step that waits for another saga: that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ class Evidence:
     """What it holds."""
     kept_by: Hold | None = None
     """What keeps it from beginning: a hold of its definition."""
+    blocked_on: tuple[str, str] = ("", "")
+    """Of the step that blocks it: the name on the wire, and the participant."""
 
 
 def read_evidence(connection: Connection, saga_id: UUID, *, schema: str | None = None) -> Evidence | None:
@@ -114,6 +118,7 @@ def read_evidence(connection: Connection, saga_id: UUID, *, schema: str | None =
     saga = get_saga(connection, saga_id, schema=schema)
     if saga is None:
         return None
+    blocking = _blocking(connection, saga, schema)
     return Evidence(
         saga,
         _awaited(connection, saga_id, schema),
@@ -121,9 +126,10 @@ def read_evidence(connection: Connection, saga_id: UUID, *, schema: str | None =
         _unmatched(connection, saga_id, schema),
         audit_of(connection, saga_id, schema=schema),
         _known(connection, saga_id, schema),
-        _blocking_error(connection, saga, schema),
+        blocking[:2],
         _holds(connection, saga_id, schema),
         _kept_by(connection, saga, schema),
+        blocking[2:],
     )
 
 
@@ -140,20 +146,23 @@ def _known(connection: Connection, saga_id: UUID, schema: str | None) -> bool:
     return any(pin in worker.pins for worker in workers)
 
 
-def _blocking_error(connection: Connection, saga: SagaRow, schema: str | None) -> tuple[str, str]:
-    """Of the undo rather than of the action; a step of an item is named as `Step/item`."""
+def _blocking(connection: Connection, saga: SagaRow, schema: str | None) -> tuple[str, str, str, str]:
+    """What went wrong last where it is blocked, code and text, and with which message to whom.
+
+    Of the undo rather than of the action; a step of an item is named as `Step/item`.
+    """
     if saga.blocked_step is None:
-        return "", ""
+        return "", "", "", ""
     step = in_schema(saga_step, schema).c
     statement = (
-        select(step.error_code, step.error_text)
+        select(step.error_code, step.error_text, step.wire_name, step.participant)
         .where(step.saga_id == saga.saga_id, step.error_code != "")
         .where(or_(step.step == saga.blocked_step, step.step + "/" + step.branch == saga.blocked_step))
         .order_by(step.seq.desc())
         .limit(1)
     )
     row = connection.execute(statement).one_or_none()
-    return ("", "") if row is None else (row.error_code, row.error_text)
+    return ("", "", "", "") if row is None else (*row[:3], row.participant or "")
 
 
 def _awaited(connection: Connection, saga_id: UUID, schema: str | None) -> list[Awaited]:
@@ -170,7 +179,14 @@ def _awaited(connection: Connection, saga_id: UUID, schema: str | None) -> list[
     waited_for = {row.wire_name for row in rows if row.status == StepStatus.WAITING.value} - {TIMER, LOCKS}
     kept = _kept(connection, waited_for, schema)
     holders = _holders(connection, saga_id, schema) if any(row.wire_name == LOCKS for row in rows) else {}
-    return [_of_row(row, kept.get(row.wire_name, 0), holders.get(row.step, ())) for row in rows]
+    found = [_of_row(row, kept.get(row.wire_name, 0), holders.get(row.step, ())) for row in rows]
+    return [replace(one, child=_child(connection, one, schema)) for one in found]
+
+
+def _child(connection: Connection, awaited: Awaited, schema: str | None) -> SagaRow | None:
+    if awaited.message != CHILD or not awaited.awaited_key:
+        return None
+    return get_saga(connection, UUID(awaited.awaited_key), schema=schema)
 
 
 def _holders(connection: Connection, saga_id: UUID, schema: str | None) -> dict[str, list[Holder]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from messaging.errors import NO_QUEUE
 from orchestrator.evidence import Awaited, Evidence, Holder
 from orchestrator.holds import Hold
 from orchestrator.instance import (
@@ -31,6 +32,8 @@ from orchestrator.words import duration, instant
 
 _UNNOTICED: Final = timedelta(seconds=10)
 """An engine that runs looks at what is due sooner than this."""
+_TOLD: Final = 5
+"""So many of the steps that are awaited are told one by one; a ForEach may have hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +75,17 @@ def _sentences(evidence: Evidence, now: datetime) -> Iterator[str]:
     if evidence.kept_by is not None:
         yield _kept(evidence.kept_by)
     if saga.blocked_reason is not None:
-        yield _BLOCKED[BlockedReason(saga.blocked_reason)].format(step=saga.blocked_step or "the saga")
+        yield _blocked(evidence, BlockedReason(saga.blocked_reason))
         if last := _problem(*evidence.blocking_error):
             yield f"The last error was {last}."
     if cause := _cause(evidence):
         yield cause
     if not saga.status.terminal:
         still = saga.paused_at is not None or saga.status is SagaStatus.BLOCKED
-        for awaited in evidence.awaited:
+        for awaited in evidence.awaited[:_TOLD]:
             yield _awaits(replace(awaited, deadline=None) if still else awaited, now)
+        if more := evidence.awaited[_TOLD:]:
+            yield f"{_count(len(more), 'more step')} of it are awaited: saga show {saga.saga_id} has them all."
         yield from _holding(evidence, now)
         yield from _aside(evidence, now)
         if _unnoticed(saga, now):
@@ -124,6 +129,18 @@ _BLOCKED: Final = {
     BlockedReason.NEEDS_VERSION: "No engine that runs knows this version of the saga.",
     BlockedReason.CHILD_ABANDONED: "The saga that {step} had started was abandoned.",
 }
+
+
+def _blocked(evidence: Evidence, reason: BlockedReason) -> str:
+    step = evidence.saga.blocked_step or "the saga"
+    if reason is BlockedReason.RETRIES_EXHAUSTED and _runs_here(evidence):
+        return f"The function of {step} failed, and its attempts are used up."
+    return _BLOCKED[reason].format(step=step)
+
+
+def _runs_here(evidence: Evidence) -> bool:
+    """Whether what blocks it is a function of its own, and no participant's."""
+    return evidence.blocked_on[0] == LOCAL
 
 
 def _cause(evidence: Evidence) -> str:
@@ -172,12 +189,22 @@ def _waits(awaited: Awaited, now: datetime) -> str:
     if awaited.message == LOCKS:
         return f"{awaited.step} waits since {instant(awaited.since)}{until} for its locks: {_held(awaited, now)}."
     if awaited.message == CHILD:
-        return f"{awaited.step} waits for its child saga{until}. Ask: saga why {awaited.awaited_key}"
+        return f"{awaited.step} waits for its child saga{until}{_child(awaited)}. Ask: saga why {awaited.awaited_key}"
     others = f" Kept with other keys: {_count(awaited.kept_events, 'event')} of this type."
     return (
         f"{awaited.step} waits for the event {awaited.message} with key {awaited.awaited_key!r}"
         f" since {instant(awaited.since)}{until}.{others if awaited.kept_events else ' None has come.'}"
     )
+
+
+def _child(awaited: Awaited) -> str:
+    child = awaited.child
+    if child is None:
+        return ""
+    if child.blocked_reason is not None:
+        return f", which is blocked at {child.blocked_step or 'as a whole'} ({child.blocked_reason})"
+    waits = f", waiting for {child.waiting_for}" if child.waiting_for else ""
+    return f", which is {child.status.value}{waits}"
 
 
 def _held(awaited: Awaited, now: datetime) -> str:
@@ -190,7 +217,7 @@ def _held(awaited: Awaited, now: datetime) -> str:
 def _holder(holder: Holder, now: datetime) -> str:
     if holder.saga_id is None or holder.since is None:
         return f"no other saga holds {holder.resource}"
-    return f"{holder.resource} is held by {holder.step} of saga {holder.saga_id}, {_ago(holder.since, now)}"
+    return f"{holder.resource} is held by {holder.step} of saga {holder.saga_id}, for {duration(now - holder.since)}"
 
 
 def _holding(evidence: Evidence, now: datetime) -> Iterator[str]:
@@ -223,6 +250,8 @@ def _unnoticed(saga: SagaRow, now: datetime) -> bool:
 
 # -- what to do
 
+_RUN_AGAIN: Final = "runs its function again; what it did before was rolled back"
+_ANOTHER_CHILD: Final = "starts another child saga in its place"
 _ASK_AGAIN: Final = "asks the participant again with the same key: who has done it already just answers so"
 _GOES_BACK: Final = "undoes what was done, the last first; refused once the pivot may have happened"
 _FOR_GOOD: Final = "ends it as it stands, for good: nothing more is sent, awaited or undone"
@@ -249,9 +278,9 @@ def _advice(evidence: Evidence, now: datetime) -> Iterator[Advice]:
     if saga.paused_at is not None:
         yield _command(saga, "resume", "what came meanwhile is applied, then it goes on; deadlines move by the pause")
     if saga.blocked_reason is not None:
-        yield from _out_of_the_block(saga, BlockedReason(saga.blocked_reason))
+        yield from _out_of_the_block(evidence, BlockedReason(saga.blocked_reason))
     elif saga.paused_at is None:
-        yield from _for_those_that_wait(evidence)
+        yield from _for_those_that_wait(evidence, now)
     yield _command(saga, "abandon", _FOR_GOOD)
 
 
@@ -263,16 +292,18 @@ def _of_the_version(saga: SagaRow) -> Iterator[Advice]:
     )
 
 
-def _out_of_the_block(saga: SagaRow, reason: BlockedReason) -> Iterator[Advice]:
+def _out_of_the_block(evidence: Evidence, reason: BlockedReason) -> Iterator[Advice]:
     if reason is BlockedReason.NEEDS_VERSION:
         return
+    saga = evidence.saga
     step = saga.blocked_step or "the saga"
-    yield Advice(_OF_BLOCKED[reason].format(who=f"the participant of {step}"), "the next action then succeeds")
+    mend = _OF_BLOCKED[reason].format(who=f"the participant of {step}, {evidence.blocked_on[1]!r},")
+    yield Advice(f"Mend what {step} raises" if _runs_here(evidence) else mend, "the next action then succeeds")
     if reason is BlockedReason.CODE_ERROR:
         yield _command(saga, "retry", "applies what was kept, with the code that is then deployed")
         return
     undoing = reason is BlockedReason.COMPENSATION_FAILED
-    yield _command(saga, "retry", _ASK_AGAIN)
+    yield _command(saga, "retry", _tried_again(evidence, reason))
     yield _command(saga, "resolve", f"counts {'the undo of ' if undoing else ''}{step} as done by hand, and goes on")
     if undoing:
         yield _command(saga, "skip", f"leaves {step} standing; the saga ends compensated_with_exceptions")
@@ -282,20 +313,52 @@ def _out_of_the_block(saga: SagaRow, reason: BlockedReason) -> Iterator[Advice]:
         yield _command(saga, "compensate", _GOES_BACK)
 
 
-def _for_those_that_wait(evidence: Evidence) -> Iterator[Advice]:
+def _tried_again(evidence: Evidence, reason: BlockedReason) -> str:
+    if reason is BlockedReason.CHILD_ABANDONED:
+        return _ANOTHER_CHILD
+    return _RUN_AGAIN if _runs_here(evidence) else _ASK_AGAIN
+
+
+def _for_those_that_wait(evidence: Evidence, now: datetime) -> Iterator[Advice]:
     saga = evidence.saga
-    for awaited in evidence.awaited:
-        if awaited.send_error and awaited.sent_at is None:
-            do = f"Start the participant {awaited.participant!r}, or correct `participant` of {awaited.step}"
-            yield Advice(do, "its queue exists once it runs, and the command leaves by itself")
-        elif awaited.kept_events:
-            do = f"Compare event_key and awaited_key of {awaited.step} with the events: saga_event"
-            yield Advice(do, "an event published with the awaited key satisfies the wait")
-        for holder in dict.fromkeys(one.saga_id for one in awaited.holders if one.saga_id):
-            yield Advice(f"Look at who holds what {awaited.step} needs: saga why {holder}", "its end frees that")
+    if evidence.unmatched:
+        look = f"SELECT reason, body FROM saga_unmatched WHERE saga_id = '{saga.saga_id}'"  # noqa: S608 - to be read
+        yield Advice(f"Correct what answers; what came is kept: {look}", "an answer that can be used is taken")
+    one_of_each = {(one.participant, one.message, one.awaited_key): one for one in reversed(evidence.awaited)}
+    for awaited in list(reversed(one_of_each.values()))[:_TOLD]:
+        yield from _for_a_command(awaited, now) if awaited.status is StepStatus.OUTSTANDING else _for_a_wait(awaited)
     if saga.status is SagaStatus.RUNNING:
         yield _command(saga, "cancel", _GOES_BACK)
     yield _command(saga, "pause", "nothing is sent until it is resumed; what comes is kept")
+
+
+def _for_a_command(awaited: Awaited, now: datetime) -> Iterator[Advice]:
+    who = repr(awaited.participant)
+    if awaited.sent_at is not None:
+        do = f"See whether {who} runs, and what its log says of message {awaited.message_id}"
+        taken = "its answer is taken whenever it comes; with a reply token that it handed out: saga complete TOKEN"
+        yield Advice(do, taken)
+    elif NO_QUEUE in awaited.send_error:
+        do = f"Start the participant {who}, or correct `participant` of {awaited.step}"
+        yield Advice(do, "its queue exists once it runs, and the command leaves by itself")
+    elif awaited.send_error:
+        yield Advice("See to the broker, which does not take the command: saga doctor", "the command leaves by itself")
+    elif last := _problem(awaited.error_code, awaited.error_text):
+        again = f"it is asked again by itself {_when(awaited.send_after, now)}"
+        yield Advice(f"Mend what {who} says is wrong: {last}", again)
+
+
+def _for_a_wait(awaited: Awaited) -> Iterator[Advice]:
+    for holder in dict.fromkeys(one.saga_id for one in awaited.holders if one.saga_id):
+        yield Advice(f"Look at who holds what {awaited.step} needs: saga why {holder}", "its end frees that")
+    if awaited.message == CHILD:
+        yield Advice(f"Look at the child: saga why {awaited.awaited_key}", "its end is what this saga waits for")
+    elif awaited.kept_events:
+        do = f"Compare event_key and awaited_key of {awaited.step} with the events: saga_event"
+        yield Advice(do, "an event published with the awaited key satisfies the wait")
+    elif awaited.message not in (TIMER, LOCAL, ITEMS, LOCKS):
+        do = f"See whether {awaited.message} is published, with the key {awaited.awaited_key!r}"
+        yield Advice(do, "the event is taken when it comes, and until then the saga waits")
 
 
 def _unanswered(evidence: Evidence, now: datetime) -> bool:

@@ -157,9 +157,9 @@ async def each_cause_is_named(site: Site) -> None:
         ("code raises", "The saga's own code raised at Raising.", "RuntimeError: the press is jammed"),
         ("answered later", "sends do to 'workers'", "awaited until"),
         ("resting", "Resting lets time pass until"),
-        ("local step raises", "Noting got no answer it could use", "the press is jammed"),
+        ("local step raises", "The function of Noting failed, and its attempts are used up.", "the press is jammed"),
         ("an item blocks", "DoingPiece/broken-two got no answer it could use", "the press is jammed"),
-        ("child blocked", "Subcontracting waits for its child saga", "Ask: saga why "),
+        ("child blocked", "Subcontracting waits for its child saga", "blocked at Doing (retries_", "Ask: saga why "),
         ("version missing", "No engine that runs knows this version of the saga."),
     )
     for situation, *phrases in by_hand:
@@ -195,28 +195,38 @@ async def useless_reply(site: Site) -> None:
 
 
 async def what_is_advised_helps(site: Site) -> None:
+    for situation, advice in (
+        ("participant down", "See whether 'sleepers' runs, and what its log says of message "),
+        ("wrong queue", "Start the participant 'wrokers', or correct `participant` of AskingNobody"),
+        ("outbox stalled", "See to the broker, which does not take the command"),
+        ("lock holder", "See whether 'sleepers' runs"),
+        ("lock held", f"Look at who holds what Locking needs: saga why {site.ids['lock holder']}"),
+        ("cancelled, not settled", "See whether 'sleepers' runs"),
+        ("event never came", "Compare event_key and awaited_key of AwaitingDelivery"),
+        ("held back", "Mend what 'workers' says is wrong: RuntimeError: the press is jammed"),
+        ("answered later", "See whether 'workers' runs"),
+        ("child blocked", f"Look at the child: saga why {await child(site, 'child blocked')}"),
+        ("version missing", "Start an engine that knows versioned v1: saga run ..."),
+        ("useless reply", "Correct what answers; what came is kept: SELECT reason, body FROM saga_unmatched"),
+    ):
+        told = await site.told(situation)
+        assert told.advice[0].do.startswith(advice), (situation, told.advice[0])
     world.mended, site.broker.stalls = True, False
     for situation, advice, then in (
-        ("attempts used up", "Bring the participant of Doing back", site.client.retry),
-        ("pivot unknown", "Bring the participant of Delivering back", site.client.retry),
-        ("undo failing", "See to it that the participant of Doing can undo it", site.client.retry),
+        ("attempts used up", "Bring the participant of Doing, 'workers', back", site.client.retry),
+        ("pivot unknown", "Bring the participant of Delivering, 'workers', back", site.client.retry),
+        ("undo failing", "See to it that the participant of Doing, 'workers', can undo it", site.client.retry),
         ("code raises", "Deploy code that works", site.client.retry),
-        ("local step raises", "Bring the participant of Noting back", site.client.retry),
-        ("an item blocks", "Bring the participant of DoingPiece/broken-two back", site.client.retry),
+        ("local step raises", "Mend what Noting raises", site.client.retry),
+        ("an item blocks", "Bring the participant of DoingPiece/broken-two, 'workers', back", site.client.retry),
         ("child abandoned", "Settle by hand what the abandoned saga left", site.client.retry),
         ("paused", "saga resume", site.client.resume),
-        ("held back", "saga cancel", site.client.cancel),
+        ("held back", "Mend what 'workers' says is wrong", site.client.cancel),
         ("resting", "saga cancel", site.client.cancel),
     ):
         explanation = await site.told(situation)
         assert explanation.advice[0].do.startswith(advice), (situation, explanation.advice[0])
         await then(site.ids[situation], reason="mended")
-    (looks, *_) = (await site.told("lock held")).advice
-    assert looks.do == f"Look at who holds what Locking needs: saga why {site.ids['lock holder']}"
-    (starts, *_) = (await site.told("wrong queue")).advice
-    assert starts.do == "Start the participant 'wrokers', or correct `participant` of AskingNobody"
-    (upgrades, *_) = (await site.told("version missing")).advice
-    assert upgrades.do == "Start an engine that knows versioned v1: saga run ..."
     await site.client.complete(world.token, stuck.Done())
     await site.client.retry(await child(site, "child blocked"), reason="mended")
     async with Bus(site.broker) as bus:

@@ -305,3 +305,53 @@ def test_a_step_with_a_child_points_at_it_and_one_with_items_says_so() -> None:
 
     many = SagaProbe(with_steps(PackingLines(), base=Saga[PackState]), PackState(lines=[Line(sku="a")]))
     assert "PackingLines does its items since" in explain(evidence_of(many), now=many.now).paragraph  # type: ignore[arg-type]
+
+
+def test_of_many_that_are_awaited_some_are_told_and_who_is_to_answer_once() -> None:
+    probe = sent()
+    (awaited,) = evidence_of(probe).awaited
+    many = [replace(awaited, branch=f"line-{number}", sent_at=probe.now) for number in range(200)]
+
+    explanation = explain(evidence_of(probe, awaited=many), now=probe.now)
+
+    assert "line-4" in explanation.paragraph and "line-5" not in explanation.paragraph
+    assert f"195 more steps of it are awaited: saga show {probe.instance.id}" in explanation.paragraph
+    assert [one.do.partition(",")[0] for one in explanation.advice[:2]] == [
+        "See whether 'orders' runs",
+        f'saga cancel {probe.instance.id} --reason "..."',
+    ]
+
+
+def test_a_step_with_a_child_tells_how_that_stands_and_says_to_look_at_it_first() -> None:
+    probe = SagaProbe(with_steps(Delivering()), OrderState())
+    evidence = evidence_of(probe)
+    (awaited,) = evidence.awaited
+    child = replace(evidence.saga, waiting_for="an operator", blocked_reason="pivot_unknown", blocked_step="Driving")
+
+    blocked = explain(replace(evidence, awaited=[replace(awaited, child=child)]), now=probe.now)
+    going = replace(child, blocked_reason=None, blocked_step=None, waiting_for="event paid")
+    goes = explain(replace(evidence, awaited=[replace(awaited, child=going)]), now=probe.now)
+
+    assert ", which is blocked at Driving (pivot_unknown). Ask: saga why" in blocked.paragraph
+    assert ", which is running, waiting for event paid. Ask: saga why" in goes.paragraph
+    assert blocked.advice[0].do == f"Look at the child: saga why {awaited.awaited_key}"
+
+
+def test_what_runs_here_is_no_participants_and_an_abandoned_child_is_replaced() -> None:
+    probe = exhausted()
+    row = evidence_of(probe).saga
+    local = explain(evidence_of(probe, blocked_on=("local", "")), now=probe.now)
+    abandoned = replace(row, blocked_reason=BlockedReason.CHILD_ABANDONED.value)
+    orphaned = explain(evidence_of(probe, saga=abandoned, blocked_on=("saga", "")), now=probe.now)
+
+    assert local.advice[0].do.startswith("Mend what CreatingOrder")
+    assert [one.consequence for one in (*local.advice, *orphaned.advice) if one.action == "retry"] == [
+        "runs its function again; what it did before was rolled back",
+        "starts another child saga in its place",
+    ]
+
+
+def test_a_wait_for_an_event_that_never_came_says_which_and_under_which_key() -> None:
+    probe = waiting()
+    (advice, *_) = explain(evidence_of(probe), now=probe.now).advice
+    assert advice.do.startswith("See whether payment-captured is published, with the key '")
