@@ -23,7 +23,7 @@ _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 def doctor(
     targets: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TARGET...]", help="MODULE:ATTRIBUTE of services whose dead letters count as well."),
+        typer.Argument(metavar="[TARGET...]", help="MODULE:ATTRIBUTE of services whose queues are looked at as well."),
     ] = None,
     *,
     app: options.AppTarget = None,
@@ -31,10 +31,10 @@ def doctor(
     broker_url: options.BrokerUrl = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Check database, schema, broker, settings and packages, count what waits for a person, tell which alarms are up.
+    """Check database, schema, clock, broker, settings and packages, count what waits, tell which alarms are up.
 
-    Dead letters are counted in the installation's queues, and in those of its participants, where --app names the
-    sagas.
+    In the installation's queues, and in those of its participants, where --app names the sagas, it counts consumers
+    and dead letters.
 
     Exits with 1 when something is wrong, with 5 when the database or the broker cannot be reached.
     """
@@ -60,17 +60,17 @@ def doctor(
 async def _services(
     settings: OrchestratorSettings, messaging: MessagingSettings, targets: Sequence[str]
 ) -> list[Finding]:
-    from orchestrator.cli import findings
+    from orchestrator.cli import findings, queue_findings
     from orchestrator.cli.alarms import alarms
 
-    of_database, raised, of_broker, letters, joined = await asyncio.gather(
+    of_database, raised, of_broker, of_queues, joined = await asyncio.gather(
         findings.database(settings),
         alarms(settings),
         findings.broker(messaging),
-        findings.dead_letters(messaging, settings, targets),
-        findings.coalescing(messaging, settings, targets),
+        queue_findings.queues(messaging, settings, targets),
+        queue_findings.coalescing(messaging, settings, targets),
     )
-    return [*of_database, *raised, of_broker, *letters, *joined]
+    return [*of_database, *raised, of_broker, *of_queues, *joined]
 
 
 def _print(found: list[Finding]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _OURS: Final = "sagasmith"
 _PATIENCE: Final = timedelta(seconds=5)
 _LATE: Final = timedelta(minutes=1)
+_APART: Final = timedelta(seconds=1)
 
 
 class Level(StrEnum):
@@ -117,6 +118,7 @@ async def database(settings: OrchestratorSettings) -> list[Finding]:
         async with engine.connect() as connection:
             behind = await connection.run_sync(_behind, settings.database_schema)
             found = [Finding(Level.OK, "database", f"{settings.shown_url} answers"), _schema(behind)]
+            found += await connection.run_sync(clock)
             if not behind:
                 found += await connection.run_sync(_trouble, settings.database_schema)
             return found
@@ -126,6 +128,23 @@ async def database(settings: OrchestratorSettings) -> list[Finding]:
         return [Finding(Level.FAIL, "database", text, remedy, unreachable=True)]
     finally:
         await engine.dispose()
+
+
+def clock(connection: Connection, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> list[Finding]:
+    """Whether this machine's clock agrees with the database's; nothing where both are the same."""
+    from sqlalchemy import func, select
+
+    if connection.dialect.name != "postgresql":
+        return []
+    asked = now()
+    there: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    took = now() - asked
+    apart = abs(there - asked - took / 2)
+    text = f"this machine's clock and the database's are {duration(apart)} apart"
+    if apart <= _APART + took:
+        return [Finding(Level.OK, "clock", text)]
+    told = f"{text}: what is said here of ages, and of which engines are alive, is wrong by as much"
+    return [Finding(Level.WARN, "clock", told, "set the clocks of all machines by NTP")]
 
 
 def _behind(connection: Connection, schema: str | None) -> str:
@@ -200,59 +219,6 @@ def _outbox_lag(messages: int, seconds: float) -> Finding:
         f"messages in the outbox: {messages}, the oldest for {duration(lag)}",
         "is an engine running (saga run ...), and the broker reachable? last_error in message_outbox says why",
     )
-
-
-async def dead_letters(
-    messaging: MessagingSettings, settings: OrchestratorSettings, targets: Sequence[str]
-) -> list[Finding]:
-    """Whether messages that nobody could use wait for a person, in the queues that are known."""
-    from messaging.errors import TransportError
-    from orchestrator.cli.dead_letters import opened_keeper, queues_meant
-    from orchestrator.cli.exits import USAGE, CommandError
-    from orchestrator.errors import SchemaMismatch
-
-    try:
-        async with opened_keeper(messaging, settings) as keeper:
-            queues = await queues_meant(keeper, (), targets, settings)
-            counts = {queue: await keeper.dead_letter_count(queue) or 0 for queue in queues}
-    except (TransportError, CommandError, SchemaMismatch) as error:
-        if isinstance(error, CommandError) and error.code == USAGE:
-            raise
-        why = str(error).partition("\n")[0]
-        return [Finding(Level.WARN, "letters", f"dead letters could not be counted: {why}", "see above")]
-    return list(_lying(counts)) or [Finding(Level.OK, "letters", f"no dead letters in {_queues(len(counts))}")]
-
-
-async def coalescing(
-    messaging: MessagingSettings, settings: OrchestratorSettings, targets: Sequence[str]
-) -> list[Finding]:
-    """Whether batches go to queues that are known; without sagas to look at nobody can say."""
-    from orchestrator.cli.dead_letters import known_queues
-    from orchestrator.cli.exits import CommandError
-    from orchestrator.errors import SchemaMismatch
-
-    if not messaging.coalesce_to or not (settings.app or targets):
-        return []
-    try:
-        known = await known_queues(settings, targets)
-    except (CommandError, SchemaMismatch):
-        return []  # told by those who look at the database and the targets
-    unknown = [queue for queue in messaging.coalesce_to if queue not in known]
-    if not unknown:
-        return [Finding(Level.OK, "broker", f"batches go to {', '.join(messaging.coalesce_to)}")]
-    text = f"MESSAGING_COALESCE_TO names {', '.join(unknown)}: no saga here sends commands there, or is answered there"
-    return [Finding(Level.WARN, "broker", text, f"correct it; known are {', '.join(known)}")]
-
-
-def _lying(counts: Mapping[str, int]) -> Iterator[Finding]:
-    for queue, count in counts.items():
-        if count:
-            text = f"dead letters of queue {queue}: {count}"
-            yield Finding(Level.WARN, "letters", text, f"saga dlq list --queue {queue}")
-
-
-def _queues(count: int) -> str:
-    return "any queue" if not count else f"{count} queue{'s' * (count != 1)}"
 
 
 def _counted(number: int, what: str, remedy: str) -> Finding:

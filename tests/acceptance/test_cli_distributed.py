@@ -86,6 +86,8 @@ def eventually(look: Callable[[], T]) -> T:
 
 def test_sagas_are_run_started_read_and_steered_by_separate_processes(city: Programs) -> None:
     assert "is up to date" in city.done(city.saga("migrate", "--check"))
+    told = city.done(city.saga("doctor"))
+    assert "warn queues    there is no queue painter: nothing that goes to it can be sent" in told
     engine, painter = city.saga("run", f"{WALLS}:app"), city.saga("run", f"{WALLS}:painter")
     for process in (engine, painter):
         process.wait_until_it_says("Stop with Ctrl-C")
@@ -101,7 +103,9 @@ def test_sagas_are_run_started_read_and_steered_by_separate_processes(city: Prog
     blocked = json.loads(said)["saga_id"]
 
     assert blocked in city.done(city.saga("list", "--status", "blocked"))
-    assert "blocked sagas: 1" in city.done(city.saga("doctor"))
+    told = city.done(city.saga("doctor"))
+    assert "blocked sagas: 1" in told and "ok   clock " in told
+    assert "ok   queues    queue painter: consumers: 1, messages that wait in it: 0" in told
     shown = json.loads(city.done(city.saga("show", well["saga_id"], "--json")))
     assert shown["saga"]["started_at"] == well["started_at"]
     assert [step["participant"] for step in shown["timeline"]] == ["painter", None]
@@ -114,5 +118,7 @@ def test_sagas_are_run_started_read_and_steered_by_separate_processes(city: Prog
     for process in (engine, painter):
         process.interrupt()
         assert process.result() == 0
+    told = city.done(city.saga("doctor", f"{WALLS}:app"))
+    assert "warn queues    nobody takes from queue painter; messages that wait in it: 0" in told
     code, said = ended(city.saga("cancel", well["saga_id"], "--reason", "nobody is there"))
     assert code == exits.UNREACHABLE and "no engine took the cancel" in said

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
 from messaging.settings import MessagingSettings
-from orchestrator.cli.findings import Level, broker, database, packages, settings_read
+from orchestrator.cli.findings import Level, broker, clock, database, packages, settings_read
 from orchestrator.settings import OrchestratorSettings
 
 
@@ -74,3 +76,21 @@ async def test_a_missing_sqlite_file_is_not_created_by_looking(tmp_path: Path) -
 
     assert found.level is Level.FAIL and found.remedy == "saga migrate"
     assert not file.exists()
+
+
+@pytest.mark.parametrize(("off", "level"), [(0, Level.OK), (90, Level.WARN), (-90, Level.WARN)])
+def test_a_clock_that_is_not_the_databases_is_told(postgres_database: str, off: int, level: Level) -> None:
+    engine = create_engine(postgres_database.replace("+asyncpg", "+psycopg"))
+    with engine.connect() as connection:
+        (found,) = clock(connection, lambda: datetime.now(UTC) + timedelta(seconds=off))
+    engine.dispose()
+
+    assert (found.level, found.subject) == (level, "clock")
+    assert ("the database's are 1 min " in found.text) is (level is Level.WARN)
+
+
+def test_a_database_on_this_machine_has_its_clock(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'saga.db'}")
+    with engine.connect() as connection:
+        assert clock(connection) == []
+    engine.dispose()
