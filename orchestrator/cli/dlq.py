@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 import typer
 
 from orchestrator.cli import exits, options, output
 from orchestrator.cli.exits import CommandError
+from orchestrator.cli.progress import Progress
 from orchestrator.cli.report import reported
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from messaging.dead_letters import DeadLetter, KeepsDeadLetters, Outcome, Selection
 
 T = TypeVar("T")
-
-_PROGRESS_EVERY: Final = 100
 
 
 Queue: TypeAlias = Annotated[
@@ -251,19 +250,21 @@ async def _found(asked: Asked) -> list[DeadLetter]:
 
 async def _each(asked: Asked, act: Callable[..., Awaitable[list[Outcome]]], done: str) -> list[Outcome]:
     outcomes: list[Outcome] = []
+    progress = Progress(None)
 
     def tell(outcome: Outcome) -> None:
         outcomes.append(outcome)
+        progress.clear()
         _tell(outcome, done, as_json=asked.as_json)
-        if len(outcomes) % _PROGRESS_EVERY == 0:
-            typer.echo(f"{len(outcomes)} so far", err=True)
+        progress.show(len(outcomes))
 
     async with _keeper(asked) as (keeper, queues):
-        for queue in queues:
-            left = None if asked.limit is None else asked.limit - len(outcomes)
-            if left == 0:
-                break
-            await act(keeper, queue, asked.selection, limit=left, tell=tell)
+        with progress:
+            for queue in queues:
+                left = None if asked.limit is None else asked.limit - len(outcomes)
+                if left == 0:
+                    break
+                await act(keeper, queue, asked.selection, limit=left, tell=tell)
     return outcomes
 
 

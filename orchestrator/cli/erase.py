@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -62,12 +61,12 @@ async def _each(
             typer.echo("No sagas match.", err=True)
         if not await many.wanted(sagas, "erase", frozen, manner, given=bool(ids)):
             return outcomes
-        progress = Progress(len(frozen), time.monotonic())
-        async for result in sagas.erase(frozen, reason=reason, by=acting.who()):
-            outcomes[result.outcome.value] += 1
-            many.tell(result, as_json=manner.as_json)
-            if told := progress.told(outcomes.total(), time.monotonic()):
-                typer.echo(told, err=True)
+        with Progress(len(frozen)) as progress:
+            async for result in sagas.erase(frozen, reason=reason, by=acting.who()):
+                outcomes[result.outcome.value] += 1
+                progress.clear()
+                many.tell(result, as_json=manner.as_json)
+                progress.show(outcomes.total())
     if outcomes["done"]:
         typer.echo(ELSEWHERE, err=True)
     return outcomes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Container, Sequence
 from contextlib import asynccontextmanager
@@ -150,12 +149,12 @@ async def _each(
             typer.echo("No sagas match.", err=True)
         if not await wanted(sagas, order.word, frozen, manner, given=bool(ids)):
             return outcomes
-        progress = Progress(len(frozen), time.monotonic())
-        async for result in order.given_to(sagas, frozen, per_second=manner.per_second):
-            outcomes[result.outcome.value] += 1
-            tell(result, as_json=manner.as_json)
-            if told := progress.told(outcomes.total(), time.monotonic()):
-                typer.echo(told, err=True)
+        with Progress(len(frozen)) as progress:
+            async for result in order.given_to(sagas, frozen, per_second=manner.per_second):
+                outcomes[result.outcome.value] += 1
+                progress.clear()
+                tell(result, as_json=manner.as_json)
+                progress.show(outcomes.total())
     return outcomes
 
 

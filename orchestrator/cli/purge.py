@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -179,12 +178,12 @@ async def _each(
 
     store = SqlStore(engine, schema=schema, runs_engine=False)
     purger = Purger(store, retention, archive=archive, batch=pace.batch, per_second=pace.per_second)
-    progress, purged = Progress(sum(found.sagas.values()), time.monotonic()), Purged()
+    purged = Purged()
     try:
-        async for one in purger.run():
-            purged += one
-            if told := progress.told(purged.sagas.total(), time.monotonic()):
-                typer.echo(told, err=True)
+        with Progress(sum(found.sagas.values())) as progress:
+            async for one in purger.run():
+                purged += one
+                progress.show(purged.sagas.total())
     except BaseException:
         typer.echo(f"deleted before that: {many.counted(purged.sagas.total())}. The rest is as it was", err=True)
         raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -59,14 +58,14 @@ async def _reindexed(
     done = left = 0
     async with opened(settings) as engine:
         async with engine.connect() as connection:
-            progress = Progress(await connection.run_sync(count_of, name, schema), time.monotonic())
-        while True:
-            async with engine.connect() as connection:
-                ids = await connection.run_sync(some_of, name, last, schema)
-            if not ids:
-                return done, left
-            async with engine.begin() as connection:
-                alone = await connection.run_sync(write_anew, ids, versions, schema)
-            last, done, left = ids[-1], done + len(ids) - alone, left + alone
-            if told := progress.told(done + left, time.monotonic()):
-                typer.echo(told, err=True)
+            total = await connection.run_sync(count_of, name, schema)
+        with Progress(total) as progress:
+            while True:
+                async with engine.connect() as connection:
+                    ids = await connection.run_sync(some_of, name, last, schema)
+                if not ids:
+                    return done, left
+                async with engine.begin() as connection:
+                    alone = await connection.run_sync(write_anew, ids, versions, schema)
+                last, done, left = ids[-1], done + len(ids) - alone, left + alone
+                progress.show(done + left)

@@ -11,6 +11,7 @@ import typer
 
 from orchestrator.cli import acting, exits, many, options, output
 from orchestrator.cli.exits import CommandError
+from orchestrator.cli.progress import Progress
 from orchestrator.cli.report import reported
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def upgrade(
         return
     if found and not yes:
         many.ask_first("upgrade", len(found))
-    many.ended(asyncio.run(_asked(database_url, to, from_version, reason, rate, as_json=as_json)))
+    asked = _asked(database_url, to, from_version, reason, rate, total=len(found), as_json=as_json)
+    many.ended(asyncio.run(asked))
 
 
 def _version(registry: SagaRegistry, name: str, version: int | None) -> type[Saga[Any]]:
@@ -84,15 +86,24 @@ async def _looked(
 
 
 async def _asked(
-    database_url: str | None, to: type[Saga[Any]], from_version: int, reason: str, rate: float, *, as_json: bool
+    database_url: str | None,
+    to: type[Saga[Any]],
+    from_version: int,
+    reason: str,
+    rate: float,
+    *,
+    total: int,
+    as_json: bool,
 ) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     async with many.client(database_url) as sagas:
-        async for result in sagas.upgrade_all(
-            to, from_version=from_version, reason=reason, by=acting.who(), per_second=rate
-        ):
-            outcomes[result.outcome.value] += 1
-            many.tell(result, as_json=as_json)
+        asked = sagas.upgrade_all(to, from_version=from_version, reason=reason, by=acting.who(), per_second=rate)
+        with Progress(total) as progress:
+            async for result in asked:
+                outcomes[result.outcome.value] += 1
+                progress.clear()
+                many.tell(result, as_json=as_json)
+                progress.show(outcomes.total())
     return outcomes
 
 

@@ -84,6 +84,35 @@ def test_help_needs_neither_the_database_nor_the_models(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("saga re", {"relay", "release", "reindex", "retry", "resolve", "resume"}),
+        ("saga dlq ", {"list", "show", "replay", "purge"}),
+        ("saga list --status comp", {"compensating", "completed", "compensated", "compensated_with_exceptions"}),
+        ("saga retry --o", {"--older-than"}),
+    ],
+)
+def test_a_shell_completes_commands_options_and_statuses(
+    shell: str, typed: str, offered: set[str], tmp_path: Path
+) -> None:
+    of_bash = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    of_others = {"_TYPER_COMPLETE_ARGS": typed, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    asked = {"_SAGA_COMPLETE": f"complete_{shell}", **(of_bash if shell == "bash" else of_others)}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("saga")],
+        env=environment(tmp_path, **asked),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+    beginning = r"^(?:_arguments '\*: :\(\()?\"([\w-]+)\"" if shell == "zsh" else r"^([\w-]+)"
+    assert set(re.findall(beginning, done.stdout, re.MULTILINE)) == offered, done.stdout
+
+
 def test_the_demo_tells_each_ending_keeps_its_sagas_and_ends_by_itself(tmp_path: Path) -> None:
     done = saga(tmp_path, "demo", "--database", "shop/demo.db")
 

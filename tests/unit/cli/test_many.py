@@ -109,12 +109,54 @@ def test_which_ones_must_be_said_in_one_way(shell: Shell) -> None:
     assert shell("cancel", str(uuid4()), "--step", "Painting", "--reason", "strike").code == exits.USAGE
 
 
-def test_progress_is_told_now_and_then_with_its_rate_and_what_is_left() -> None:
-    progress = Progress(1200, now=100.0)
-    assert progress.told(100, now=101.0) is None
-    assert progress.told(300, now=103.0) == "300 of 1,200, 100 a second, about 9.0 s to go"
-    assert progress.told(400, now=104.0) is None
-    assert progress.told(1200, now=112.0) is None, "what is done needs no progress"
+class Now:
+    """A clock that is set by hand."""
+
+    seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_progress_is_told_now_and_then_with_its_rate_and_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    now = Now()
+    told: list[str] = []
+    with Progress(1200, terminal=False, clock=now) as progress:
+        for done, now.seconds in ((100, 101.0), (300, 103.0), (400, 104.0), (1200, 112.0)):
+            progress.show(done)
+            told.append(capsys.readouterr().err)
+
+    assert told == ["", "300 of 1,200, 100 a second, about 9.0 s to go\n", "", ""]
+    assert capsys.readouterr().err == "", "what is done needs no progress"
+
+
+def test_on_a_terminal_progress_is_a_bar_that_is_gone_when_something_else_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = Now()
+    with Progress(1200, terminal=True, clock=now) as progress:
+        progress.show(1)
+        now.seconds = 103.0
+        progress.show(300)
+        progress.clear()
+        progress.show(600)
+        with pytest.raises(ZeroDivisionError), progress:
+            1 / 0  # noqa: B018
+
+    gone = "\r\x1b[K"
+    assert capsys.readouterr().err == (
+        f"{'█' * 5}{'░' * 15}  300 of 1,200, 100 a second, about 9.0 s to go{gone}"
+        f"{'█' * 10}{'░' * 10}  600 of 1,200, 200 a second, about 3.0 s to go{gone}"
+    )
+
+
+def test_where_nobody_knows_how_many_there_are_the_rate_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    now = Now()
+    with Progress(None, terminal=False, clock=now) as progress:
+        now.seconds = 104.0
+        progress.show(200)
+
+    assert capsys.readouterr().err == "200 so far, 50 a second\n"
 
 
 def test_a_simulation_tells_what_would_be_sent_and_does_nothing(working_shell: Shell) -> None:
