@@ -10,6 +10,7 @@ from messaging.codec import DEFAULT_LIMITS, Limits, decode_body, parse_json
 from messaging.envelope import Envelope
 from messaging.errors import DecodeError
 from messaging.messages import Message
+from messaging.printable import without_values
 
 M = TypeVar("M", bound=Message)
 
@@ -53,5 +54,7 @@ def _lifted(cls: type[Message], body: Any, version: int, message_id: str) -> Any
     try:
         return cls.upcast(cast("dict[str, Any]", body), version)
     except Exception as error:
-        problem = f"{cls.__name__}.upcast raised {type(error).__name__} for version {version}: {error}"
+        problem = (
+            f"{cls.__name__}.upcast raised {type(error).__name__} for version {version}: {without_values(str(error))}"
+        )
         raise DecodeError(problem, message_id=message_id) from error

@@ -25,6 +25,7 @@ from messaging.handlers import Handler, SessionKind
 from messaging.inbox import MAX_KEY_CHARACTERS, Answer, answer_of, open_event, open_order
 from messaging.messages import Accepted, Command, Failure, Message, Reply
 from messaging.middleware import Composed
+from messaging.printable import error_text
 from messaging.service import Service
 from messaging.transport import Delivery, Outgoing
 
@@ -38,7 +39,7 @@ class HandlerRaised(MessagingError):
 
     def __init__(self, handler: str, error: Exception) -> None:
         self.handler, self.error = handler, error
-        super().__init__(f"handler {handler} raised {type(error).__name__}: {error}")
+        super().__init__(f"handler {handler} raised {error_text(error)}")
 
 
 @dataclass(frozen=True, slots=True)

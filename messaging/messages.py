@@ -33,7 +33,7 @@ class Message(BaseModel):
         MessageDefinitionError: when the class is created: its name or its version cannot be used.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
 
     wire_name: ClassVar[str] = "message"
     schema_version: ClassVar[int] = 1

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
@@ -29,6 +28,7 @@ from messaging.logged import handled_now
 from messaging.messages import Event
 from messaging.middleware import Composed, Outcome, Settled
 from messaging.outage import Fault, Outage
+from messaging.printable import traceback_text
 from messaging.retry import Again, Retry, next_attempt, wait_before
 from messaging.service import Service
 from messaging.settling import PUBLISH_TIMEOUT, Settling, reply_to_command, until_confirmed
@@ -195,7 +195,7 @@ class Processing:
             await until_confirmed(lambda: self._subscription.retry_later(came, after), seed=envelope.message_id)
             return Settled(Outcome.PUT_OFF, error)
         logger.error(text, envelope.type, envelope.message_id, type(error).__name__, exc_info=error)
-        detail = "".join(traceback.format_exception(error))
+        detail = traceback_text(error)
         await self._dead_letter(came, f"handler-raised: {_reason(error)}", detail)
         return Settled(Outcome.DEAD_LETTERED, error)
 

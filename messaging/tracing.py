@@ -23,6 +23,7 @@ except ImportError as missing:
 from messaging import envelope as wire
 from messaging.envelope import Destination, Envelope, HeaderValue
 from messaging.middleware import DeliverNext, Middleware, Outcome, PublishNext, Settled
+from messaging.printable import traceback_text, without_values
 from messaging.transport import Delivery, Outgoing
 
 INSTRUMENTATION: Final = "sagasmith"
@@ -124,6 +125,7 @@ def attributes(envelope: Envelope, operation: str, destination: str, system: str
 
 def failed(span: Span, error: Exception) -> None:
     """Mark a span as failed by this error."""
-    span.record_exception(error)
+    text = without_values(str(error))
+    span.record_exception(error, {"exception.message": text, "exception.stacktrace": traceback_text(error)})
     span.set_attribute("error.type", type(error).__name__)
-    span.set_status(Status(StatusCode.ERROR, str(error)))
+    span.set_status(Status(StatusCode.ERROR, text))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +10,7 @@ from functools import partial
 from uuid import UUID
 
 from messaging.logged import about_now, trace_id_of
+from messaging.printable import traceback_text
 from messaging.transport import Outgoing
 from orchestrator.copies import copied
 from orchestrator.errors import HookRaised
@@ -75,7 +75,7 @@ class Batch:
             decision = decide(saga, instance, incoming, now=self.now)
             error = step = ""
         except HookRaised as raised:
-            error, step = "".join(traceback.format_exception(raised)), raised.step
+            error, step = traceback_text(raised), raised.step
             self._raised[saga_id] = raised
             decision = decide(saga, instance, CodeFailed(raised.step, str(raised)), now=self.now)
         finally:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from messaging import failpoints
+from messaging.printable import error_text
 from orchestrator.batch import Batch
 from orchestrator.granting import settle
 from orchestrator.instance import StepKey
@@ -164,7 +165,7 @@ class Engine(DecidesReplies, KeepsEvents):
         async with self._store.transaction() as tx:
             batch = self._batch(await tx.lock(self._taken_on))
             for saga_id in self._taken_on:
-                batch.tell(saga_id, CodeFailed("", f"{type(error).__name__}: {error}"))
+                batch.tell(saga_id, CodeFailed("", error_text(error)))
             await batch.save(tx)
 
     async def due(self) -> DueWork:

@@ -42,9 +42,11 @@ class HookRaised(SagaError):
     """A hook of a definition raised, or returned what cannot be sent or stored. The cause is chained."""
 
     def __init__(self, saga_id: UUID, step: str, hook: str, cause: BaseException) -> None:
+        from messaging.printable import error_text  # which brings pydantic along
+
         self.saga_id, self.step, self.hook = saga_id, step, hook
         super().__init__(
-            f"{hook}() of {step or 'the saga'} raised {type(cause).__name__}: {cause} (saga {saga_id}). "
+            f"{hook}() of {step or 'the saga'} raised {error_text(cause)} (saga {saga_id}). "
             "Mend the code, deploy it, then retry the saga"
         )
 

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from messaging.messages import Event
+from messaging.printable import error_text
 from orchestrator.definition import Saga
 from orchestrator.instance import SagaInstance
 from orchestrator.plan import EventStart
@@ -92,7 +93,7 @@ def _read(
         if _kept_under(instance) != kept.key:
             raise ValueError(f"its key is {kept.key!r} here, and {_kept_under(instance)!r} by the hooks")
     except Exception as error:  # the author's hooks; whatever they raise, other events go on
-        reason = f"it starts no {name!r}: {type(error).__name__}: {error}"
+        reason = f"it starts no {name!r}: {error_text(error)}"
         logger.exception("Event %s is put aside", kept.message_id, extra={"message_id": kept.message_id})
         return UnmatchedMessage(kept.message_id, reason, kept.body.encode(), json.dumps({"type": kept.wire_name}))
     return saga, instance

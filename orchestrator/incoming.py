@@ -19,6 +19,7 @@ from messaging.dialects import in_our_words
 from messaging.envelope import Envelope
 from messaging.errors import DecodeError
 from messaging.evolution import body_of_today
+from messaging.printable import error_text
 from messaging.transport import Delivery
 from orchestrator.event_starts import keys_of_starts
 from orchestrator.progress import KEYLESS
@@ -130,7 +131,7 @@ def read_event(
     except ValidationError as error:
         return Unmatched(f"the body is no {envelope.type!r}: {error.error_count()} fields are wrong", delivery)
     except Exception as error:  # noqa: BLE001 - the author's hooks; whatever they raise, the consumer lives on
-        return Unmatched(f"a hook for events raised {type(error).__name__}: {error}", delivery)
+        return Unmatched(f"a hook for events raised {error_text(error)}", delivery)
     message_id = envelope.message_id or str(uuid4())
     rows = tuple(ReceivedEvent(message_id, envelope.type, key, body.decode(), keep_for) for key in keys)
     return Events(rows, delivery) if rows else Unmatched("no key, and no saga-id header to match by", delivery)

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from messaging.printable import error_text
 from orchestrator.incoming import Start, unmatched_message
 from orchestrator.instance import SagaInstance
 from orchestrator.registry import SagaRegistry
@@ -48,6 +49,6 @@ async def _problem(tx: StoreTransaction, registry: SagaRegistry, start: Start, n
         wrong = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors())
         return f"the body is no {saga.state_type.__name__}: {wrong}"
     except Exception as error:  # noqa: BLE001 - the author's validators; whatever they raise, other messages go on
-        return f"{type(error).__name__}: {error}"
+        return error_text(error)
     holder: UUID = (await tx.start(new, reuse_key_after_end=saga.reuse_key_after_end))[0]
     return "" if holder == start.saga_id else f"its key {start.key!r} belongs to saga {holder}"

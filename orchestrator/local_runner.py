@@ -16,6 +16,7 @@ from messaging import failpoints
 from messaging.codec import encode_body
 from messaging.logged import about, trace_id_of
 from messaging.messages import Failure
+from messaging.printable import error_text
 from orchestrator.definition import Saga
 from orchestrator.instance import Direction, SagaInstance, SagaStatus, StepKey, StepStatus
 from orchestrator.plan import LocalLeaf
@@ -69,8 +70,8 @@ class LocalJob:
         """What to tell the saga once all is rolled back."""
         if isinstance(error, Refused):
             return LocalFailed(self.key, self.attempt, error.failure)
-        text = f"took longer than {self.leaf.step.timeout.total_seconds():g} s" if _timed_out(error) else str(error)
-        return LocalFailed(self.key, self.attempt, error=f"{type(error).__name__}: {text}")
+        late = f"{type(error).__name__}: took longer than {self.leaf.step.timeout.total_seconds():g} s"
+        return LocalFailed(self.key, self.attempt, error=late if _timed_out(error) else error_text(error))
 
 
 def _timed_out(error: Exception) -> bool:

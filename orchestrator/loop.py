@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import traceback
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +17,7 @@ from typing import Any, Final, TypeVar
 from messaging import failpoints
 from messaging.errors import PublishError
 from messaging.logged import ids_of
+from messaging.printable import traceback_text
 from messaging.retry import Retry, wait_before
 from messaging.transport import Delivery
 from orchestrator.engine import Engine
@@ -202,7 +202,7 @@ class EngineLoop:
             return deliveries
         except Exception as error:  # noqa: BLE001 - the batch is split until the one that raises is alone
             if len(items) == 1:
-                detail = "".join(traceback.format_exception(error))
+                detail = traceback_text(error)
                 await self._dead_letter(intake, deliveries[0], f"{type(error).__name__} while it was handled", detail)
                 return []
         half: int = len(items) // 2

@@ -15,6 +15,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from messaging.codec import encode_body
+from messaging.printable import error_text
 from orchestrator.definition import Saga
 from orchestrator.draft import Draft
 from orchestrator.instance import (
@@ -126,7 +127,7 @@ def _state_of(saga: type[Saga[Any]], instance: SagaInstance) -> str:
         text = f"its state is not a {saga.state_type.__name__} ({wrong}). Give fields defaults, or define upcast"
         raise _Unfit(text) from error
     except Exception as error:
-        raised = f"{saga.__name__}.upcast raised {type(error).__name__}: {error}"
+        raised = f"{saga.__name__}.upcast raised {error_text(error)}"
         raise _Unfit(f"its state cannot be lifted: {raised}") from error
 
 

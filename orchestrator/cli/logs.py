@@ -7,7 +7,7 @@ import logging
 from datetime import UTC, datetime
 
 from messaging.logged import IDS, MessageIds
-from messaging.printable import LineFormatter, printable_json
+from messaging.printable import LineFormatter, printable_json, without_values
 from messaging.serving import quieten_libraries
 
 
@@ -20,13 +20,13 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": without_values(record.getMessage()),
             **{name: value for name in IDS if (value := getattr(record, name, ""))},
         }
         if alarm := getattr(record, "alarm", None):
             fields["alarm"] = alarm
         if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
+            fields["traceback"] = without_values(self.formatException(record.exc_info))
         return printable_json(json.dumps(fields, ensure_ascii=False))
 
 
