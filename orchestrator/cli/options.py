@@ -104,7 +104,13 @@ SagaName: TypeAlias = Annotated[
     str | None, typer.Option("--saga", metavar="NAME", help="Only of this name.", show_default=False)
 ]
 Status: TypeAlias = Annotated[
-    SagaStatus | None, typer.Option("--status", help="Only in this status.", show_default=False)
+    SagaStatus | None,
+    typer.Option(
+        "--status",
+        metavar="STATUS",
+        help=f"Only in this status: {', '.join(status.value for status in SagaStatus)}.",
+        show_default=False,
+    ),
 ]
 Key: TypeAlias = Annotated[
     str | None, typer.Option("--key", metavar="KEY", help="Only with this business key.", show_default=False)

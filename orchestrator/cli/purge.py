@@ -62,7 +62,12 @@ def purge(
         ),
     ] = None,
     status: Annotated[
-        list[SagaStatus] | None, typer.Option("--status", help="Only those that ended so; may be repeated.")
+        list[SagaStatus] | None,
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help=f"Only those that ended so: {', '.join(status.value for status in TERMINAL)}; may be repeated.",
+        ),
     ] = None,
     archive: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write them there before; else ORCHESTRATOR_ARCHIVE_DIR.")

@@ -101,6 +101,15 @@ def test_80_columns_are_enough_for_names_and_ids_to_stay_whole(
     assert max(len(line) for line in lines if not line.startswith("  started ")) <= 80
 
 
+@pytest.mark.parametrize("command", ["list", "retry", "purge"])
+def test_80_columns_are_enough_for_the_words_of_a_help(
+    command: str, bare_shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    told = bare_shell(command, "--help").out
+    assert "compensated_with_exceptions" in told and max(map(len, told.splitlines())) <= 80
+
+
 def logged(formatter: logging.Formatter, message: str) -> str:
     written, handler = io.StringIO(), logging.StreamHandler()
     handler.setStream(written)
