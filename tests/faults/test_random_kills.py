@@ -21,10 +21,10 @@ async def test_replicas_killed_in_turn_lose_nothing_and_double_nothing(shop: Sys
 @pytest.mark.parametrize("seed", range(10))
 async def test_replicas_killed_in_turn_for_longer_lose_nothing(new_shop: NewShop, seed: int) -> None:
     async with new_shop() as shop:
-        await killed_at_random(shop, seed=seed, kills=25, orders=100)
+        await killed_at_random(shop, seed=seed, kills=25, orders=100, within=900)
 
 
-async def killed_at_random(shop: System, *, seed: int, kills: int, orders: int) -> None:
+async def killed_at_random(shop: System, *, seed: int, kills: int, orders: int, within: float = 120) -> None:
     """Before each kill, place orders and wait until some of them are under way."""
     lot = random.Random(seed)
     shop.settings = {"MESSAGING_COALESCE_TO": "customers,warehouse,orchestrator.main.replies"}
@@ -40,4 +40,4 @@ async def killed_at_random(shop: System, *, seed: int, kills: int, orders: int) 
         replicas[victim] = await shop.launch(ROLES[victim])
     for replica in replicas:
         await replica.ready()
-    await shop.finished(within=120)
+    await shop.finished(within=within)
