@@ -5,9 +5,9 @@ The twins below are the part of `SagaClient` and `BlockingSagaClient` that is ab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -21,6 +21,10 @@ from orchestrator.words import instant
 
 _AT_ONCE: Final = 1000
 """Sagas woken in a transaction."""
+
+Place: TypeAlias = UUID | None
+Writes: TypeAlias = Callable[[Callable[[Connection], Place]], Awaitable[Place]]
+"""Runs something in a transaction of its own."""
 
 
 class HoldsDefinitions(AsksSagas):
@@ -42,7 +46,7 @@ class HoldsDefinitions(AsksSagas):
             HoldRefused: just that is held already; the text says by whom and why.
         """
         asked = Asked(saga, version, reason, by)
-        return await self._write(lambda c: _hold(c, asked, self._schema))
+        return await self._write(lambda c: hold_now(c, asked, self._schema))
 
     async def release(self, saga: str, *, version: int | None = None, reason: str, by: str = "") -> Sequence[Hold]:
         """Let sagas begin again, what waits first; return the holds that are over.
@@ -56,12 +60,11 @@ class HoldsDefinitions(AsksSagas):
         Raises:
             HoldRefused: that is not held. What still waited for an earlier release was woken all the same.
         """
-        asked, after = Asked(saga, version, reason, by), None
+        asked = Asked(saga, version, reason, by)
         released = await self._write(lambda c: holds.release(c, asked, datetime.now(UTC), self._schema))
-        while (after := await self._write(lambda c, after=after: _wake(c, asked, after, self._schema))) is not None:  # type: ignore[misc] # mypy knows no lambda with a default
-            pass
+        await wake_all(self._write, asked, self._schema)
         if not released:
-            raise await self._read(lambda c: _not_held(c, asked, self._schema))
+            raise await self._read(lambda c: not_held(c, asked, self._schema))
         return released
 
     async def holds(self) -> Sequence[Hold]:
@@ -79,7 +82,7 @@ class HoldsDefinitionsBlocking(AsksSagasBlocking):
     def hold(self, saga: str, *, version: int | None = None, reason: str, by: str = "") -> Hold:
         """Keep sagas from beginning until they are released; see `HoldsDefinitions.hold`."""
         asked = Asked(saga, version, reason, by)
-        return self._write(lambda c: _hold(c, asked, self._schema))
+        return self._write(lambda c: hold_now(c, asked, self._schema))
 
     def release(self, saga: str, *, version: int | None = None, reason: str, by: str = "") -> Sequence[Hold]:
         """Let sagas begin again; see `HoldsDefinitions.release`."""
@@ -88,7 +91,7 @@ class HoldsDefinitionsBlocking(AsksSagasBlocking):
         while (after := self._write(lambda c, after=after: _wake(c, asked, after, self._schema))) is not None:  # type: ignore[misc] # mypy knows no lambda with a default
             pass
         if not released:
-            raise self._read(lambda c: _not_held(c, asked, self._schema))
+            raise self._read(lambda c: not_held(c, asked, self._schema))
         return released
 
     def holds(self) -> Sequence[Hold]:
@@ -100,7 +103,12 @@ class HoldsDefinitionsBlocking(AsksSagasBlocking):
         return self._read(lambda c: holds.waiting(c, saga, version, self._schema))
 
 
-def _hold(connection: Connection, asked: Asked, schema: str | None) -> Hold:
+def hold_now(connection: Connection, asked: Asked, schema: str | None) -> Hold:
+    """Hold it, in the caller's transaction.
+
+    Raises:
+        HoldRefused: just that is held already.
+    """
     new = holds.hold(connection, asked, datetime.now(UTC), schema)
     if new is not None:
         return new
@@ -110,12 +118,20 @@ def _hold(connection: Connection, asked: Asked, schema: str | None) -> Hold:
     raise HoldRefused(f"{standing.which} is held already, since {told(standing)}")
 
 
-def _wake(connection: Connection, asked: Asked, after: UUID | None, schema: str | None) -> UUID | None:
+async def wake_all(write: Writes, asked: Asked, schema: str | None) -> None:
+    """Wake what waits for a release, some in each transaction; again and in vain does no harm."""
+    after = None
+    while (after := await write(lambda c, after=after: _wake(c, asked, after, schema))) is not None:  # type: ignore[misc] # mypy knows no lambda with a default
+        pass
+
+
+def _wake(connection: Connection, asked: Asked, after: Place, schema: str | None) -> Place:
     which = (asked.saga, asked.version)
     return holds.wake_new(connection, which, datetime.now(UTC), after, _AT_ONCE, schema)
 
 
-def _not_held(connection: Connection, asked: Asked, schema: str | None) -> HoldRefused:
+def not_held(connection: Connection, asked: Asked, schema: str | None) -> HoldRefused:
+    """Why a release is refused. Reads only."""
     held = ", ".join(one.which for one in holds.held(connection, schema)) or "nothing"
     return HoldRefused(f"{named(asked.saga, asked.version)} is not held, so it cannot be released. Held: {held}")
 

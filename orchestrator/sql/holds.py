@@ -58,6 +58,22 @@ def release(connection: Connection, asked: Asked, now: datetime, schema: str | N
     return ended
 
 
+def hold_with(connection: Connection, hold_id: UUID, schema: str | None) -> Hold:
+    """One of which the id is known, also when it is over. Reads only."""
+    return Hold(*connection.execute(_holds(schema).where(in_schema(saga_hold, schema).c.id == hold_id)).one())
+
+
+def released_with(connection: Connection, hold_id: UUID, asked: Asked, schema: str | None) -> list[Hold]:
+    """What a release ended, of which one is known: its holds have the same instant and words. Reads only."""
+    hold = in_schema(saga_hold, schema).c
+    instant = select(hold.released_at).where(hold.id == hold_id).scalar_subquery()
+    meant: list[ColumnElement[bool]] = [hold.name == asked.saga, hold.released_at == instant]
+    meant += [hold.released_by == asked.by, hold.release_reason == asked.reason]
+    if asked.version is not None:
+        meant.append(hold.version == asked.version)
+    return [Hold(*row) for row in connection.execute(_holds(schema).where(*meant))]
+
+
 def released_since(connection: Connection, saga: str, version: int, since: datetime, schema: str | None) -> bool:
     """Whether a hold that concerned this version was ended since then."""
     hold = in_schema(saga_hold, schema).c

@@ -48,7 +48,7 @@ from orchestrator.web.problems import API, ProblemBody
 from orchestrator.web.problems import MEDIA_TYPE as PROBLEM
 from orchestrator.web.surveys import Survey, audits
 from orchestrator.web.web import web_of
-from orchestrator.web.words import Action, Key, Reason, Word, storable
+from orchestrator.web.words import Action, IdempotencyKey, Key, Reason, Word, storable
 from orchestrator.why import Explanation, explain
 
 MOST: Final = 200
@@ -268,7 +268,7 @@ async def act(
     saga_id: SagaId,
     asked: Asked,
     who: Operator,
-    idempotency_key: Annotated[Key, Header(description="A request that is repeated under it is one")] = "",
+    idempotency_key: IdempotencyKey = "",
     wait: Annotated[float, Query(ge=0, le=10, description="Seconds to wait for an engine's answer")] = 2.0,
 ) -> Answer:
     """Ask something of a saga. 200: an engine has done it; 409: refused, with why; 202: no engine answered yet."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Annotated, Self, TypeAlias
+from typing import Annotated, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
@@ -23,7 +23,7 @@ from orchestrator.web.asking import Once, Wish
 from orchestrator.web.finding import allowed, read_where
 from orchestrator.web.problems import API, Problem
 from orchestrator.web.web import Web, web_of
-from orchestrator.web.words import Action, Key, Reason, Word
+from orchestrator.web.words import Action, IdempotencyKey, Reason, Word
 
 router = APIRouter(
     prefix=f"{API}/bulk", responses=sagas_router.responses, dependencies=[Depends(reading)], tags=["bulk"]
@@ -72,12 +72,9 @@ class Results(BaseModel):
     next: int | None = Field(description="`after` of the next page; null after the last")
 
 
-BulkKey: TypeAlias = Annotated[Key, Header(alias="idempotency-key", description="A repeated request is one")]
-
-
 @router.post("", status_code=HTTPStatus.CREATED)
 async def create(
-    request: Request, response: Response, new: NewBulk, who: Operator, idempotency_key: BulkKey = ""
+    request: Request, response: Response, new: NewBulk, who: Operator, idempotency_key: IdempotencyKey = ""
 ) -> bulk.Bulk:
     """Begin a bulk action. The ids are frozen now: what comes to match later is not concerned."""
     begun = await begun_bulk(web_of(request), new, who, idempotency_key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 
+from fastapi import Header
 from pydantic import AfterValidator, Field
 
 
@@ -40,6 +41,9 @@ def _said(text: str) -> str:
 
 Word: TypeAlias = Annotated[str, Field(max_length=400), AfterValidator(storable)]
 Key: TypeAlias = Annotated[str, Field(max_length=200), AfterValidator(storable)]
+IdempotencyKey: TypeAlias = Annotated[
+    Key, Header(alias="idempotency-key", description="A request that is repeated under it is one")
+]
 Reason: TypeAlias = Annotated[
     str,
     Field(min_length=1, max_length=2000, description="Why; it is kept with the saga"),
