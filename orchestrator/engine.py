@@ -176,7 +176,7 @@ class Engine(DecidesReplies, KeepsEvents):
         """Find commands that are due and not on their way, and hand them to the sender; return how many."""
         async with self._store.transaction() as tx:
             commands = await tx.claim_unsent(limit=self.settings.batch, grace=self.settings.grace)
-        self._sagas.forget(command.record.command_id for command in commands if command.record.command_id)
+        self._at_hand.forget(command.record.command_id for command in commands if command.record.command_id)
         if commands:
             failpoints.reached("engine.sends_claimed")
             await self._sender.send(commands)

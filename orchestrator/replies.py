@@ -32,7 +32,7 @@ class DecidesReplies(Transacting):
         """Decide, without a transaction around it, replies that need none; return what is left for `locked`."""
         ids = [item.command_id for item in items if isinstance(item, Reply)]
         left = await self._decided(items, ids)
-        if left is None and self._sagas.forget(ids):  # somebody has changed one of them: see what it is now
+        if left is None and self._at_hand.forget(ids):  # somebody has changed one of them: see what it is now
             left = await self._decided(items, ids)
         return items if left is None else left
 
@@ -40,7 +40,7 @@ class DecidesReplies(Transacting):
         self, items: Sequence[Reply | Unmatched], ids: Sequence[UUID]
     ) -> Sequence[Reply | Unmatched] | None:
         """What is left once the rest is written; None: one of the sagas was changed since, and nothing was written."""
-        read = await self._sagas.read_commands(ids) if ids else None
+        read = await self._at_hand.read_commands(ids) if ids else None
         if read is None:
             return items
         batch = self._batch(read[1])

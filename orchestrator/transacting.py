@@ -58,7 +58,7 @@ class Transacting:
         at_hand: AtHand | None = None,
     ) -> None:
         self._registry, self._store, self._sender = registry, store, sender
-        self._sagas = at_hand or AtHand(store)
+        self._at_hand = at_hand or AtHand(store)
         self.watching = watching
         self.settings = settings or EngineSettings()
         self.holds = Holds()
@@ -84,11 +84,11 @@ class Transacting:
     async def _run(self, work: Callable[[StoreTransaction], Awaitable[Batch]], *, alone: bool = False) -> None:
         """One transaction: the work, its decisions, and the sender's news last, unless alone; then publish."""
         marks, problems = ([], {}) if alone else (self._sender.marks(), self._sender.take_problems())
-        begun = self._sagas.seconds()
+        begun = self._at_hand.seconds()
         try:
             async with self._store.transaction() as tx:
                 batch = await work(tx)
-                self._sagas.saw(batch.now, asked=begun)
+                self._at_hand.saw(batch.now, asked=begun)
                 failpoints.reached("engine.decided")
                 commands: list[SagaCommand] = await batch.save(tx)
                 written = batch.sent
@@ -113,8 +113,8 @@ class Transacting:
         if marks:
             failpoints.reached("engine.marked")
         self._sender.forget(batch.sent)
-        self._sagas.keep(batch.written)
-        self._sagas.forget((*marks, *put_off))
+        self._at_hand.keep(batch.written)
+        self._at_hand.forget((*marks, *put_off))
         if self.watching is not None:
             self.watching.committed(batch.changes)
         await self._sender.send(commands)

@@ -15,11 +15,11 @@ from uuid import UUID
 from sqlalchemy import Connection, Select, case, func, select
 
 from messaging.sql.tables import tables
-from orchestrator.backlog import LockQueue, OutboxMessages, Unmatched, UnmatchedRow, UnsentCommands, Waiting
 from orchestrator.outgoing import APP_ID
 from orchestrator.sql.backlog import lags, should_have_left, unmatched_since
 from orchestrator.sql.planning import in_order_of_index
 from orchestrator.sql.tables import in_schema, saga_lock, saga_step, saga_unmatched
+from orchestrator.waiting import LateCommands, LockQueue, OutboxMessages, Unmatched, UnmatchedBrief, Waiting
 
 MOST_READ: Final = 10_000
 SAGAS_EACH: Final = 3
@@ -50,17 +50,17 @@ def waiting(connection: Connection, now: datetime, schema: str | None) -> Waitin
         )
 
 
-def unsent_with_sagas(connection: Connection, now: datetime, schema: str | None, *, limit: int) -> list[UnsentCommands]:
+def unsent_with_sagas(connection: Connection, now: datetime, schema: str | None, *, limit: int) -> list[LateCommands]:
     """Commands that should have left by now or were tried in vain, by participant, with the oldest sagas of each.
 
     The participant with the most first; at most so many.
     """
     rows = connection.execute(unsent_with_sagas_statement(now, schema).limit(limit * SAGAS_EACH)).all()
-    found: list[UnsentCommands] = []
+    found: list[LateCommands] = []
     for participant, alike in groupby(rows, key=lambda row: row.participant):
         first, *others = alike
         sagas = (first.saga_id, *(row.saga_id for row in others))
-        found.append(UnsentCommands(participant, first.commands, first.started_at, first.error, sagas))
+        found.append(LateCommands(participant, first.commands, first.started_at, first.error, sagas))
     return found[:limit]
 
 
@@ -114,11 +114,13 @@ def _as_id(text: str | None) -> UUID | None:
         return None
 
 
-def newest_unmatched(connection: Connection, schema: str | None, *, limit: int) -> list[UnmatchedRow]:
+def newest_unmatched(connection: Connection, schema: str | None, *, limit: int) -> list[UnmatchedBrief]:
     """Messages that fit no saga, the newest first."""
     row = in_schema(saga_unmatched, schema).c
     columns = (row.arrived_at, row.message_id, row.reason, row.saga_id)
-    return [UnmatchedRow(*found) for found in connection.execute(select(*columns).order_by(row.id.desc()).limit(limit))]
+    return [
+        UnmatchedBrief(*found) for found in connection.execute(select(*columns).order_by(row.id.desc()).limit(limit))
+    ]
 
 
 def lock_queues(connection: Connection, schema: str | None, *, limit: int) -> list[LockQueue]:

@@ -10,8 +10,8 @@ from typing import Final
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
 
-from orchestrator.backlog import Waiting
 from orchestrator.sql.waiting import waiting
+from orchestrator.waiting import Waiting
 from orchestrator.web.access import Reader, reading
 from orchestrator.web.api import router as sagas_router
 from orchestrator.web.histograms import told

@@ -79,7 +79,7 @@ async def test_what_is_at_hand_is_what_would_be_read(bench: Workbench) -> None:
         nonlocal compared
         records = bench.saga(saga_id).steps.values()
         out = [one.command_id for one in records if one.command_id and one.status is StepStatus.OUTSTANDING]
-        kept = bench.engine._sagas  # pyright: ignore[reportPrivateUsage] - what it holds is the point
+        kept = bench.engine._at_hand  # pyright: ignore[reportPrivateUsage] - what it holds is the point
         refs, locked = kept._found(out)  # pyright: ignore[reportPrivateUsage]
         if refs:
             compared += 1
